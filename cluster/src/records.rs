@@ -1,0 +1,122 @@
+//! What is kept in the store, and under which keys. Values are JSON with a `version` that only grows.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// Version written into records by this build.
+pub const RECORD_VERSION: u32 = 1;
+
+/// Prefix of all keys.
+pub const ROOT: &str = "/rostrum/v1/";
+
+/// `member/<id>`, with a lease: a living meeting manager.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Record version.
+    pub version: u32,
+    /// Member id.
+    pub id: String,
+    /// Where registrars send SIP for its meetings: (transport token, address).
+    pub sip: Vec<(String, SocketAddr)>,
+    /// Base URL of its HTTP API.
+    pub api: String,
+    /// Load, 0..=1000 per mille.
+    pub load: u32,
+    /// Takes no new meetings.
+    pub draining: bool,
+}
+
+/// `switch/<id>`, with a lease: a living switch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchRecord {
+    /// Record version.
+    pub version: u32,
+    /// Switch id.
+    pub id: String,
+    /// Random per start.
+    pub instance: String,
+    /// Control address, `http://ip:port` or `https://ip:port`.
+    pub control: String,
+    /// Load, 0..=1000 per mille of capacity.
+    pub load: u32,
+    /// Takes no new meetings.
+    pub draining: bool,
+    /// (algorithm, hex digest) of its DTLS certificate.
+    pub fingerprints: Vec<(String, String)>,
+}
+
+/// `meeting/<id>/owner`: who serves it. Its modification revision is the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// Record version.
+    pub version: u32,
+    /// Member id.
+    pub member: String,
+}
+
+/// Key helpers.
+pub mod keys {
+    use super::ROOT;
+
+    /// A living meeting manager.
+    #[must_use]
+    pub fn member(id: &str) -> String {
+        format!("{ROOT}member/{id}")
+    }
+    /// All of them.
+    #[must_use]
+    pub fn members() -> String {
+        format!("{ROOT}member/")
+    }
+    /// A living switch.
+    #[must_use]
+    pub fn switch(id: &str) -> String {
+        format!("{ROOT}switch/{id}")
+    }
+    /// All of them.
+    #[must_use]
+    pub fn switches() -> String {
+        format!("{ROOT}switch/")
+    }
+    /// Who owns a meeting.
+    #[must_use]
+    pub fn owner(meeting: &str) -> String {
+        format!("{ROOT}owner/{meeting}")
+    }
+    /// All owners.
+    #[must_use]
+    pub fn owners() -> String {
+        format!("{ROOT}owner/")
+    }
+    /// A meeting's own record.
+    #[must_use]
+    pub fn meeting(meeting: &str) -> String {
+        format!("{ROOT}meeting/{meeting}")
+    }
+    /// One dialog of a meeting.
+    #[must_use]
+    pub fn dialog(meeting: &str, dialog: &str) -> String {
+        format!("{ROOT}dialog/{meeting}/{dialog}")
+    }
+    /// All dialogs of a meeting.
+    #[must_use]
+    pub fn dialogs(meeting: &str) -> String {
+        format!("{ROOT}dialog/{meeting}/")
+    }
+    /// The bindings of an address of record.
+    #[must_use]
+    pub fn bindings(aor: &str) -> String {
+        format!("{ROOT}binding/{aor}")
+    }
+    /// All bindings.
+    #[must_use]
+    pub fn all_bindings() -> String {
+        format!("{ROOT}binding/")
+    }
+    /// A cluster-wide secret: `nonce`, `flow`, `guest`.
+    #[must_use]
+    pub fn secret(name: &str) -> String {
+        format!("{ROOT}secret/{name}")
+    }
+}

@@ -1,0 +1,3 @@
+//! The `rostrum` command.
+
+fn main() {}
