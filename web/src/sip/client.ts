@@ -1,0 +1,179 @@
+// One SIP user agent over WebSocket: registration, the dialog with the meeting, and its roster.
+
+import JsSIP from "jssip";
+import type { UA } from "jssip/lib/UA";
+import type { RTCSession } from "jssip/lib/RTCSession";
+import type { Subscriber } from "jssip/lib/Subscriber";
+import { type Identity, socketUrl } from "../api.ts";
+import { Roster } from "./roster.ts";
+
+export type Link = "connecting" | "online" | "offline";
+
+/** How it ended, or why it did not begin. */
+export interface Ending {
+  cause: string;
+  status: number;
+  reason: string;
+  byUs: boolean;
+}
+
+export interface MeetingEvents {
+  onLink(link: Link): void;
+  onPeerConnection(pc: RTCPeerConnection): void;
+  onJoined(): void;
+  onRoster(roster: Roster): void;
+  onEnded(ending: Ending): void;
+}
+
+/** A final answer's Reason header, else its reason phrase. */
+function reasonOf(message: unknown): { status: number; reason: string } {
+  const m = message as
+    | { status_code?: number; reason_phrase?: string; getHeader?: (n: string) => string | undefined }
+    | undefined;
+  const header = m?.getHeader?.("Reason") ?? m?.getHeader?.("Warning");
+  const quoted = header?.match(/"([^"]*)"/)?.[1];
+  return { status: m?.status_code ?? 0, reason: quoted ?? m?.reason_phrase ?? "" };
+}
+
+export class MeetingClient {
+  readonly roster = new Roster();
+  private readonly ua: UA;
+  private session?: RTCSession;
+  private subscriber?: Subscriber;
+  private dropped = false;
+  private leaving = false;
+
+  constructor(
+    identity: Identity,
+    private readonly meetingUri: string,
+    private readonly events: MeetingEvents,
+  ) {
+    this.ua = new JsSIP.UA({
+      sockets: [new JsSIP.WebSocketInterface(socketUrl())],
+      uri: identity.uri,
+      authorization_user: identity.user,
+      password: identity.password,
+      display_name: identity.displayName,
+      register: true,
+      register_expires: 300,
+      session_timers: true,
+      session_timers_refresh_method: "UPDATE",
+      connection_recovery_min_interval: 1,
+      connection_recovery_max_interval: 4,
+      user_agent: "Rostrum web client",
+    });
+    this.ua.on("connecting", () => events.onLink(this.dropped ? "offline" : "connecting"));
+    this.ua.on("connected", () => events.onLink("online"));
+    this.ua.on("disconnected", () => {
+      if (!this.leaving && this.session?.isEstablished()) this.dropped = true;
+      events.onLink("offline");
+    });
+    this.ua.on("registered", () => this.resume());
+  }
+
+  get established(): boolean {
+    return this.session?.isEstablished() ?? false;
+  }
+
+  /** Connects and registers; rejects with an Ending-like text where the account is refused. */
+  start(): Promise<void> {
+    return new Promise((resolve, reject) => {
+      let failures = 0;
+      this.ua.on("registered", () => resolve());
+      this.ua.on("registrationFailed", (e) => {
+        const { status, reason } = reasonOf(e.response);
+        reject({ cause: "registration", status, reason, byUs: false } satisfies Ending);
+      });
+      this.ua.on("disconnected", () => {
+        failures += 1;
+        if (failures >= 3) reject({ cause: "websocket", status: 0, reason: "", byUs: false } satisfies Ending);
+      });
+      this.ua.start();
+    });
+  }
+
+  /** Calls the meeting. Tracks of `stream` go on the first m-line of their kind; the rest only receive. */
+  join(stream: MediaStream, audioSlots: number, videoSlots: number): void {
+    const session = this.ua.call(this.meetingUri, {
+      mediaStream: stream,
+      pcConfig: { iceServers: [], bundlePolicy: "max-bundle", rtcpMuxPolicy: "require" },
+      sessionTimersExpires: 1800,
+      eventHandlers: {
+        // Extra recvonly m-lines are slots: made before the tracks, so that each track takes the first of its kind.
+        peerconnection: (e) => {
+          for (let i = 0; i < audioSlots; i++) e.peerconnection.addTransceiver("audio", { direction: "recvonly" });
+          for (let i = 0; i < videoSlots; i++) e.peerconnection.addTransceiver("video", { direction: "recvonly" });
+          this.events.onPeerConnection(e.peerconnection);
+        },
+        // The switch is ICE-lite and learns our address from our checks: no need to wait for all candidates.
+        icecandidate: (e) => e.ready(),
+        confirmed: () => {
+          this.events.onJoined();
+          this.subscribe();
+        },
+        ended: (e) => this.ended(e.cause, e.message, e.originator === ("local" as string)),
+        failed: (e) => this.ended(e.cause, e.message, e.originator === ("local" as string)),
+      },
+    });
+    this.session = session;
+  }
+
+  leave(): void {
+    this.leaving = true;
+    this.unsubscribe();
+    if (this.session && !this.session.isEnded()) this.session.terminate();
+  }
+
+  /** Ends everything, registration included. */
+  stop(): void {
+    this.leave();
+    this.ua.stop();
+  }
+
+  sendDigit(digit: string): void {
+    this.session?.sendDTMF(digit);
+  }
+
+  private ended(cause: string, message: unknown, byUs: boolean): void {
+    this.unsubscribe();
+    this.session = undefined;
+    this.events.onEnded({ cause, byUs: byUs || this.leaving, ...reasonOf(message) });
+  }
+
+  /** The WebSocket came back: the dialog goes on over the new flow, and the roster is asked for again. */
+  private resume(): void {
+    if (!this.dropped || !this.session?.isEstablished()) return;
+    this.dropped = false;
+    this.session.renegotiate({ useUpdate: true });
+    this.subscribe();
+  }
+
+  private unsubscribe(): void {
+    const subscriber = this.subscriber;
+    this.subscriber = undefined;
+    try {
+      subscriber?.terminate();
+    } catch {
+      // its dialog is already gone
+    }
+  }
+
+  private subscribe(): void {
+    this.subscriber?.removeAllListeners();
+    const subscriber = this.ua.subscribe(this.meetingUri, "conference", "application/conference-info+xml", {
+      expires: 600,
+    } as never);
+    this.subscriber = subscriber;
+    subscriber.on("notify", (_final, _request, body) => {
+      if (!body) return;
+      const root = new DOMParser().parseFromString(body, "application/xml").documentElement;
+      if (root.localName !== "conference-info") return;
+      if (!this.roster.apply(root)) {
+        this.subscribe(); // a gap: a new subscription begins with the full state
+        return;
+      }
+      this.events.onRoster(this.roster);
+    });
+    subscriber.subscribe();
+  }
+}

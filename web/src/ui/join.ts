@@ -1,0 +1,168 @@
+// The page before the meeting: who you are, which meeting, and a look at camera and microphone.
+
+import { type Identity, type ServerConfig, guestIdentity } from "../api.ts";
+import { type Choice, Meter, capture, deviceAdvice, devices } from "../media/devices.ts";
+import { h, replace } from "./dom.ts";
+
+export interface JoinRequest {
+  identity: Identity;
+  meeting: string;
+  stream: MediaStream;
+  choice: Choice;
+}
+
+const STORE = "rostrum.join";
+
+interface Remembered {
+  name: string;
+  meeting: string;
+  account: boolean;
+  user: string;
+}
+
+function remembered(): Partial<Remembered> {
+  try {
+    return JSON.parse(localStorage.getItem(STORE) ?? "{}") as Partial<Remembered>;
+  } catch {
+    return {};
+  }
+}
+
+/** Shows the form until the user joins. `problem` is what ended the last attempt. */
+export function joinPage(
+  root: HTMLElement,
+  config: ServerConfig,
+  size: { width: number; height: number },
+  problem: string,
+  onJoin: (request: JoinRequest) => void,
+): void {
+  const before = remembered();
+  const query = new URLSearchParams(location.search);
+  const choice: Choice = { ...size, wantAudio: true, wantVideo: query.get("video") !== "off" };
+  let stream = new MediaStream();
+  let meter: Meter | undefined;
+  let frame = 0;
+
+  const alert = h("p", { role: "alert", class: "alert", id: "problem" }, problem);
+  const preview = h("video", { autoplay: true, muted: true, playsinline: true, "aria-label": "Your camera", id: "preview" });
+  preview.muted = true;
+  const level = h("div", { class: "bar", role: "meter", "aria-label": "Microphone level", "aria-valuemin": 0, "aria-valuemax": 100 }, h("i"));
+  const name = h("input", { id: "name", name: "name", required: true, autocomplete: "name", maxlength: 64, value: query.get("name") ?? before.name ?? "", placeholder: "Ada Lovelace" });
+  const meeting = h("input", { id: "meeting", name: "meeting", required: true, list: "meetings", autocomplete: "off", maxlength: 64, value: query.get("meeting") ?? before.meeting ?? config.meetings[0]?.id ?? "" });
+  const known = h("datalist", { id: "meetings" }, ...config.meetings.map((m) => h("option", { value: m.id }, m.title ?? m.id)));
+  const account = h("input", { type: "checkbox", id: "account" });
+  account.checked = before.account ?? false;
+  const user = h("input", { id: "user", name: "username", autocomplete: "username", value: before.user ?? "", placeholder: "alice" });
+  const password = h("input", { id: "password", type: "password", autocomplete: "current-password" });
+  const signIn = h("div", { class: "fields" }, h("label", {}, "SIP account", user), h("label", {}, "Password", password));
+  const microphone = h("select", { id: "microphone", onchange: () => void look() });
+  const camera = h("select", { id: "camera", onchange: () => void look() });
+  const join = h("button", { type: "submit", class: "primary", id: "join" }, "Join");
+
+  function showSignIn(): void {
+    signIn.hidden = !account.checked;
+    name.required = !account.checked;
+  }
+  account.addEventListener("change", showSignIn);
+
+  function stopPreview(): void {
+    cancelAnimationFrame(frame);
+    meter?.close();
+    meter = undefined;
+  }
+
+  async function listDevices(): Promise<void> {
+    for (const [select, kind, none] of [
+      [microphone, "audioinput", "No microphone, listen only"],
+      [camera, "videoinput", "No camera"],
+    ] as const) {
+      const list = await devices(kind);
+      const current = select.value;
+      replace(
+        select,
+        ...list.map((d, i) => h("option", { value: d.deviceId }, d.label || `${kind === "audioinput" ? "Microphone" : "Camera"} ${i + 1}`)),
+        h("option", { value: "off" }, none),
+      );
+      if (Array.from(select.options).some((o) => o.value === current)) select.value = current;
+      if (kind === "videoinput" && !choice.wantVideo) select.value = "off";
+    }
+  }
+
+  async function look(): Promise<void> {
+    stopPreview();
+    for (const t of stream.getTracks()) t.stop();
+    choice.audio = microphone.value && microphone.value !== "off" ? microphone.value : undefined;
+    choice.video = camera.value && camera.value !== "off" ? camera.value : undefined;
+    choice.wantAudio = microphone.value !== "off";
+    choice.wantVideo = camera.value === "" ? choice.wantVideo : camera.value !== "off";
+    try {
+      const got = await capture(choice);
+      stream = got.stream;
+      if (got.cameraError) alert.textContent = `Joining without camera. ${deviceAdvice(got.cameraError)}`;
+    } catch (e) {
+      stream = new MediaStream();
+      alert.textContent = deviceAdvice(e);
+    }
+    preview.srcObject = stream;
+    preview.classList.toggle("off", stream.getVideoTracks().length === 0);
+    await listDevices();
+    if (stream.getAudioTracks().length > 0) {
+      const m = (meter = new Meter(stream));
+      const draw = (): void => {
+        const value = Math.round(100 * m.read());
+        (level.firstElementChild as HTMLElement).style.width = `${value}%`;
+        level.setAttribute("aria-valuenow", String(value));
+        frame = requestAnimationFrame(draw);
+      };
+      draw();
+    }
+  }
+
+  async function submit(e: Event): Promise<void> {
+    e.preventDefault();
+    join.disabled = true;
+    alert.textContent = "";
+    const wanted = meeting.value.trim();
+    try {
+      let identity: Identity;
+      if (account.checked) {
+        const id = user.value.trim().replace(/^sips?:/, "").split("@")[0] ?? "";
+        identity = { uri: `sip:${id}@${config.domain}`, user: id, password: password.value, displayName: name.value.trim() || id };
+      } else {
+        identity = await guestIdentity(name.value.trim(), wanted);
+      }
+      localStorage.setItem(STORE, JSON.stringify({ name: name.value, meeting: wanted, account: account.checked, user: user.value } satisfies Remembered));
+      stopPreview();
+      onJoin({ identity, meeting: wanted, stream, choice });
+    } catch (e) {
+      alert.textContent = e instanceof Error ? e.message : String(e);
+      join.disabled = false;
+    }
+  }
+
+  replace(
+    root,
+    h(
+      "main",
+      { class: "join" },
+      h("h1", {}, "Rostrum"),
+      h("div", { class: "look" }, preview, level),
+      h(
+        "form",
+        { onsubmit: (e) => void submit(e) },
+        alert,
+        h("label", {}, "Your name", name),
+        h("label", {}, "Meeting", meeting, known),
+        h("label", {}, "Microphone", microphone),
+        h("label", {}, "Camera", camera),
+        h("label", { class: "check" }, account, "Sign in with a SIP account"),
+        signIn,
+        join,
+      ),
+    ),
+  );
+  showSignIn();
+  void look();
+  if (name.value === "") name.focus();
+  else join.focus();
+}
