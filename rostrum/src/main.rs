@@ -1,3 +1,4 @@
 //! The `rostrum` command.
-
+#![forbid(unsafe_code)]
+mod config;
 fn main() {}

@@ -1,0 +1,52 @@
+# make lab    build everything and run it on this machine
+# make test   install what the tests need and run all of them
+# `make help` lists the rest.
+SHELL := /bin/bash
+export PATH := $(CURDIR)/target/node/node_modules/.bin:$(PATH)
+CARGO ?= cargo
+# What `rostrum lab` is started with: make lab ARGS="--port-base 20000"
+ARGS ?=
+
+.PHONY: help lab web build test lint unit web-test e2e bench fuzz setup
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+lab: ## build the release binary and the web client, and run all roles on this machine
+	@scripts/setup lab
+	@$(MAKE) --no-print-directory build
+	@exec target/release/rostrum lab $(ARGS)
+
+build: web ## the release binary with the web client in it
+	$(CARGO) build --release
+
+web: web/dist/index.html ## the web client
+
+web/node_modules/.package-lock.json: web/package.json web/package-lock.json
+	cd web && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web/dist/index.html: web/node_modules/.package-lock.json web/index.html web/vite.config.ts web/tsconfig.json $(shell find web/src -type f)
+	cd web && npm run --silent build
+
+test: ## install what the tests need and run all of them
+	@scripts/setup test
+	@$(MAKE) --no-print-directory lint unit web-test e2e
+
+lint: ## formatting, clippy, licences and sources of dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --quiet -- -D warnings
+	@if command -v cargo-deny >/dev/null; then $(CARGO) deny --offline check bans licenses sources; \
+	else echo 'lint: cargo-deny is not installed: licences and sources not checked (cargo install cargo-deny)'; fi
+
+unit: web ## Rust tests
+	$(CARGO) test --workspace --quiet
+
+web-test: web ## web client's tests
+	cd web && npm run --silent test
+
+bench: ## criterion benches and the CPU cost of a forwarded packet
+	$(CARGO) bench -p rostrum-benches
+
+setup: ## install what building and testing need
+	scripts/setup test

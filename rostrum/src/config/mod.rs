@@ -1,0 +1,3 @@
+//! The configuration file of every role.
+pub mod check;
+pub mod template;
