@@ -1,0 +1,105 @@
+// Chromium with a recorded voice and a coloured picture, on the page that users get.
+
+import { chromium } from "playwright-core";
+import { writeFileSync } from "node:fs";
+
+const FLAGS = [
+  "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+  "--disable-component-update", "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+  "--autoplay-policy=no-user-gesture-required", "--ignore-certificate-errors", "--allow-loopback-in-peer-connection",
+  "--disable-features=WebRtcHideLocalIpsWithMdns",
+];
+
+export class Browser {
+  /** @param {object} o name, directory, url, meeting, speech and picture files, account? {user,password} */
+  static async start(o) {
+    const args = [...FLAGS, `--use-file-for-fake-audio-capture=${o.speech}`, `--use-file-for-fake-video-capture=${o.picture}`];
+    const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args });
+    const context = await browser.newContext({ ignoreHTTPSErrors: true, permissions: ["microphone", "camera"], viewport: o.viewport ?? { width: 1100, height: 700 } });
+    const page = await context.newPage();
+    const self = new Browser();
+    Object.assign(self, { ...o, browser, context, page, log: [] });
+    page.on("console", (m) => self.log.push(`${m.type()}: ${m.text()}`));
+    page.on("pageerror", (e) => self.log.push(`error: ${e.message}`));
+    await page.goto(`${o.url}?size=160x120&video-slots=${o.videoSlots ?? 2}`);
+    return self;
+  }
+
+  /** Fills in the form and joins, muted. */
+  async join() {
+    const { page } = this;
+    await page.fill("#name", this.name);
+    await page.fill("#meeting", this.meeting);
+    if (this.account) {
+      await page.check("#account");
+      await page.fill("#user", this.account.user);
+      await page.fill("#password", this.account.password);
+    }
+    await page.waitForFunction(() => document.querySelector("#preview")?.srcObject?.getTracks().length === 2);
+    await page.click("#join");
+    try {
+      await page.waitForFunction(() => window.rostrum.client?.established && window.rostrum.pc?.connectionState === "connected", null, { timeout: 20_000 });
+    } catch (e) {
+      throw new Error(`${this.name} did not join: ${await this.problem()}\n${this.log.join("\n")}\n${e.message}`);
+    }
+    await this.speak(false);
+  }
+
+  async problem() {
+    return this.page.evaluate(() => [...document.querySelectorAll("[role=alert], [role=status]")].map((e) => e.textContent).join(" | "));
+  }
+
+  async speak(on) {
+    await this.page.evaluate((wanted) => {
+      const button = document.querySelector("#mute");
+      if ((button.getAttribute("aria-pressed") === "true") === wanted) button.click();
+    }, on);
+  }
+
+  /** Per audio slot: CSRC now and energy gathered so far; per video slot: CSRC, frames decoded and mean colour. */
+  async look() {
+    return this.page.evaluate(async () => {
+      const { pc } = window.rostrum;
+      const stats = await pc.getStats();
+      const out = { audio: [], video: [] };
+      for (const t of pc.getTransceivers()) {
+        const kind = t.receiver.track.kind;
+        const newest = t.receiver.getContributingSources().reduce((a, b) => (!a || b.timestamp > a.timestamp ? b : a), undefined);
+        let report;
+        stats.forEach((s) => {
+          if (s.type === "inbound-rtp" && s.mid === t.mid) report = s;
+        });
+        const slot = { csrc: newest?.source ?? 0, energy: report?.totalAudioEnergy ?? 0, frames: report?.framesDecoded ?? 0 };
+        if (kind === "video") {
+          const video = document.querySelector(`#video-${out.video.length}`);
+          if (video && video.videoWidth > 0) {
+            const canvas = (window.probe ??= Object.assign(document.createElement("canvas"), { width: 1, height: 1 }));
+            const context = canvas.getContext("2d", { willReadFrequently: true });
+            context.drawImage(video, 0, 0, 1, 1);
+            slot.colour = [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+          }
+        }
+        out[kind].push(slot);
+      }
+      return out;
+    });
+  }
+
+  /** Name -> source id, as the conference event package told it. */
+  async roster() {
+    return this.page.evaluate(() => Object.fromEntries([...window.rostrum.client.roster.participants.values()].map((p) => [p.name, p.sources])));
+  }
+
+  async screenshot(file) {
+    writeFileSync(file, await this.page.screenshot());
+  }
+
+  async leave() {
+    await this.page.click("#leave");
+    await this.page.waitForSelector("#join");
+  }
+
+  async stop() {
+    await this.browser.close();
+  }
+}
