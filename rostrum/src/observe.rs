@@ -1,0 +1,50 @@
+//! Logs and metrics of the process.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::EnvFilter;
+
+/// Shape of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// "text" for people, "json" for collectors. Logs go to standard error.
+    pub format: Format,
+    /// Least level: "error", "warn", "info", "debug", "trace"; or per module, such as
+    /// "info,registrar=debug".
+    pub level: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: Format::Text, level: "info".to_owned() }
+    }
+}
+
+/// Starts logging. Errors name what is wrong with the level.
+pub fn start_logging(log: &Log) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|e| format!("log.level {:?}: {e}", log.level))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        Format::Text => builder.init(),
+        Format::Json => builder.json().init(),
+    }
+    Ok(())
+}
+
+/// Starts gathering metrics for `/metrics`.
+pub fn start_metrics() -> Result<PrometheusHandle, String> {
+    PrometheusBuilder::new().install_recorder().map_err(|e| format!("metrics: {e}"))
+}
