@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod codec;
 pub mod codecs;
 pub mod error;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod keyframe;
 pub mod level;
 pub mod meeting;
 pub mod nack;
+pub mod rendition;
 pub mod rewrite;
 pub mod rtcp;
 pub mod rtp;
