@@ -3,11 +3,22 @@
 //! A [`Plan`] is the negotiated media of one dialog as data: it can be stored, given to a switch, and
 //! printed as our offer or answer once the switch has said on which addresses it listens.
 
+mod accept;
+mod answer;
+mod codec;
+mod describe;
+mod line;
+mod offer;
+mod transport;
+
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sdp::SessionDescription;
+pub use accept::accept_answer;
+pub use answer::answer;
+pub use describe::describe;
+pub use offer::{OfferKind, offer};
 
 /// Audio or video; other media are always rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -168,7 +179,12 @@ pub struct MediaPlan {
     pub codecs: Vec<Codec>,
     /// (id, uri)
     pub extensions: Vec<(u8, String)>,
-    /// Our outgoing SSRC on this m-line where we send (a slot).
+    /// (id, our direction) of extensions the peer offered in one direction only (RFC 8285 §5); the others
+    /// go with the m-line.
+    #[serde(default)]
+    pub one_way_extensions: Vec<(u8, Direction)>,
+    /// Our outgoing SSRC on this m-line where it has a slot; 0 where it has none (the peer only sends here).
+    /// A slot is kept while the line is on hold.
     pub ssrc: u32,
     /// Our outgoing RTX SSRC where RTX is negotiated.
     pub rtx_ssrc: Option<u32>,
@@ -241,58 +257,204 @@ pub trait Random {
     fn fill(&mut self, out: &mut [u8]);
 }
 
-/// Makes our half of a peer's offer. With `previous` (the plan in force) it is a re-offer: slots, SSRCs, keys,
-/// credentials of unchanged m-lines stay; ICE restart is noticed by a changed ufrag. An offer in which every
-/// m-line ends up rejected is [`Unacceptable`].
-///
-/// # Errors
-/// [`Unacceptable`], with the text for the 488's Warning and reason.
-pub fn answer(
-    _offer: &SessionDescription,
-    _policy: &Policy,
-    _previous: Option<&Plan>,
-    _random: &mut dyn Random,
-) -> Result<Plan, Unacceptable> {
-    todo!()
+impl Direction {
+    /// From what each side does.
+    #[must_use]
+    pub fn new(send: bool, receive: bool) -> Self {
+        match (send, receive) {
+            (true, true) => Self::SendRecv,
+            (true, false) => Self::SendOnly,
+            (false, true) => Self::RecvOnly,
+            (false, false) => Self::Inactive,
+        }
+    }
+
+    /// Is something sent?
+    #[must_use]
+    pub fn sends(self) -> bool {
+        matches!(self, Self::SendRecv | Self::SendOnly)
+    }
+
+    /// Is something received?
+    #[must_use]
+    pub fn receives(self) -> bool {
+        matches!(self, Self::SendRecv | Self::RecvOnly)
+    }
+
+    /// As the other side would say it.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        Self::new(self.receives(), self.sends())
+    }
+
+    /// The SDP attribute (RFC 8866 §6.7).
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SendRecv => "sendrecv",
+            Self::SendOnly => "sendonly",
+            Self::RecvOnly => "recvonly",
+            Self::Inactive => "inactive",
+        }
+    }
+
+    /// Reads the SDP attribute.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::SendRecv,
+            Self::SendOnly,
+            Self::RecvOnly,
+            Self::Inactive,
+        ]
+        .into_iter()
+        .find(|direction| direction.as_str() == text)
+    }
 }
 
-/// What kind of leg an offer of ours is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub enum OfferKind {
-    /// RTP/AVP, one m-line a kind: what every phone understands (delayed offer, dial-out).
-    Phone { video: bool },
-    /// UDP/TLS/RTP/SAVPF, BUNDLE, ICE-lite, setup:actpass.
-    WebRtc {
-        audio_slots: usize,
-        video_slots: usize,
-    },
+impl MediaKind {
+    /// The media type of an m-line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
+
+    /// Reads a media type; `None` for what we do not do.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Audio, Self::Video]
+            .into_iter()
+            .find(|kind| kind.as_str().eq_ignore_ascii_case(text))
+    }
 }
 
-/// A fresh offer of ours (delayed offer, dial-out), or with `previous` a re-offer of the plan in force.
-pub fn offer(
-    _kind: OfferKind,
-    _policy: &Policy,
-    _previous: Option<&Plan>,
-    _random: &mut dyn Random,
-) -> Plan {
-    todo!()
+impl Profile {
+    /// As on the m-line.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Avp => "RTP/AVP",
+            Self::Avpf => "RTP/AVPF",
+            Self::Savp => "RTP/SAVP",
+            Self::Savpf => "RTP/SAVPF",
+            Self::UdpTlsSavp => "UDP/TLS/RTP/SAVP",
+            Self::UdpTlsSavpf => "UDP/TLS/RTP/SAVPF",
+        }
+    }
+
+    /// Reads an m-line's protocol; `None` for those we do not do.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [
+            Self::Avp,
+            Self::Avpf,
+            Self::Savp,
+            Self::Savpf,
+            Self::UdpTlsSavp,
+            Self::UdpTlsSavpf,
+        ]
+        .into_iter()
+        .find(|profile| profile.as_str().eq_ignore_ascii_case(text))
+    }
 }
 
-/// Takes in the peer's answer to our offer.
-///
-/// # Errors
-/// [`Unacceptable`] where the answer does not fit the offer.
-pub fn accept_answer(
-    _offered: &Plan,
-    _answer: &SessionDescription,
-    _policy: &Policy,
-) -> Result<Plan, Unacceptable> {
-    todo!()
+impl SrtpSuite {
+    /// As in `a=crypto` (RFC 4568 §6.2, RFC 7714 §14.2).
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AesCm128HmacSha1_80 => "AES_CM_128_HMAC_SHA1_80",
+            Self::AesCm128HmacSha1_32 => "AES_CM_128_HMAC_SHA1_32",
+            Self::AeadAes128Gcm => "AEAD_AES_128_GCM",
+            Self::AeadAes256Gcm => "AEAD_AES_256_GCM",
+        }
+    }
+
+    /// Octets of master key and master salt together.
+    #[must_use]
+    pub fn key_length(self) -> usize {
+        match self {
+            Self::AesCm128HmacSha1_80 | Self::AesCm128HmacSha1_32 => 16 + 14,
+            Self::AeadAes128Gcm => 16 + 12,
+            Self::AeadAes256Gcm => 32 + 12,
+        }
+    }
 }
 
-/// Our SDP for a plan: an answer, or with `is_offer` an offer.
-#[must_use]
-pub fn describe(_plan: &Plan, _local: &LocalMedia, _is_offer: bool) -> SessionDescription {
-    todo!()
+impl Default for Policy {
+    /// Everything the engine can do, three audio slots and one of video.
+    fn default() -> Self {
+        let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            audio_codecs: strings(&["opus", "G722", "PCMU", "PCMA"]),
+            video_codecs: strings(&["VP8", "VP9", "H264", "AV1"]),
+            // AEAD first: it costs a third of AES-CM with SHA-1 here.
+            suites: vec![
+                SrtpSuite::AeadAes128Gcm,
+                SrtpSuite::AeadAes256Gcm,
+                SrtpSuite::AesCm128HmacSha1_80,
+                SrtpSuite::AesCm128HmacSha1_32,
+            ],
+            extensions: strings(&[
+                "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+                "urn:ietf:params:rtp-hdrext:sdes:mid",
+                "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+                "urn:3gpp:video-orientation",
+                "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension",
+            ]),
+            audio_slots: 3,
+            video_slots: 1,
+            require_srtp: false,
+        }
+    }
+}
+
+impl Policy {
+    fn codecs(&self, kind: MediaKind) -> &[String] {
+        match kind {
+            MediaKind::Audio => &self.audio_codecs,
+            MediaKind::Video => &self.video_codecs,
+        }
+    }
+
+    fn slots(&self, kind: MediaKind) -> usize {
+        match kind {
+            MediaKind::Audio => self.audio_slots,
+            MediaKind::Video => self.video_slots,
+        }
+    }
+}
+
+impl Security {
+    /// Is this DTLS-SRTP?
+    #[must_use]
+    pub fn is_dtls(&self) -> bool {
+        matches!(self, Self::Dtls { .. })
+    }
+}
+
+impl MediaPlan {
+    /// Has this line a slot, that is an outgoing stream of its own?
+    #[must_use]
+    pub fn has_slot(&self) -> bool {
+        !self.rejected && self.ssrc != 0
+    }
+}
+
+impl Plan {
+    /// The m-lines that are not rejected.
+    pub fn accepted(&self) -> impl Iterator<Item = &MediaPlan> {
+        self.media.iter().filter(|media| !media.rejected)
+    }
+
+    /// Transports that carry something. One in the middle of [`Plan::transports`] may carry nothing any
+    /// more (its m-line was switched off); it stays so that the others keep their index.
+    pub fn transports_in_use(&self) -> impl Iterator<Item = &TransportPlan> {
+        self.transports
+            .iter()
+            .filter(|transport| self.accepted().any(|m| m.transport == transport.index))
+    }
 }
