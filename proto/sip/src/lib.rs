@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accepted;
 pub mod dialog;
 pub mod digest;
 pub mod frame;
@@ -12,7 +13,9 @@ pub mod header;
 pub mod hop;
 pub mod message;
 pub mod offer_answer;
+pub mod reliable;
 pub mod sdp;
+pub mod session_timer;
 pub mod transaction;
 pub mod uri;
 

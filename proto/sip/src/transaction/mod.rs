@@ -1,11 +1,25 @@
 //! Transactions (RFC 3261 §17, RFC 6026, RFC 4320) over a timer wheel, without IO.
+//!
+//! Each of the four state machines is pure and has a file of its own: it takes events and returns [`effect::Effect`]s.
+//! [`TransactionLayer`] finds the machine a message or a timer belongs to and carries the effects out.
 
-use std::time::{Duration, Instant};
+mod client;
+mod effect;
+mod invite_client;
+mod invite_server;
+mod layer;
+mod matching;
+mod server;
+mod wheel;
+
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::hop::Hop;
 use crate::message::Message;
+
+pub use layer::TransactionLayer;
 
 /// Base timers (RFC 3261 §17.1.1.1, table 4).
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +38,34 @@ impl Default for Timers {
             t1: Duration::from_millis(500),
             t2: Duration::from_secs(4),
             t4: Duration::from_secs(5),
+        }
+    }
+}
+
+impl Timers {
+    /// 64*T1: how long anyone waits for anything (timers B, F, H, J, L, M).
+    #[must_use]
+    pub fn give_up(&self) -> Duration {
+        self.t1.saturating_mul(64)
+    }
+}
+
+/// How many transactions a layer holds at most.
+#[derive(Clone, Copy, Debug)]
+pub struct TableLimits {
+    /// Server transactions. Raising it costs about 2 kB a pending transaction, in the worst case 64 kB (a request of
+    /// the largest size kept until it is answered). The last eighth is kept for requests inside dialogs, so that
+    /// under a flood existing sessions can still be changed and ended.
+    pub servers: usize,
+    /// Client transactions. Same cost.
+    pub clients: usize,
+}
+
+impl Default for TableLimits {
+    fn default() -> Self {
+        Self {
+            servers: 200_000,
+            clients: 200_000,
         }
     }
 }
@@ -57,6 +99,14 @@ pub enum Event {
         /// To answer it with.
         key: ServerKey,
         /// The request.
+        message: Message,
+        /// Where it came from.
+        hop: Hop,
+    },
+    /// A new request, but the table of server transactions is full: no transaction was made. The user answers 503
+    /// with Retry-After by [`TransactionLayer::respond_stateless`], or drops it.
+    Overloaded {
+        /// The request, `received`/`rport` already in its top Via.
         message: Message,
         /// Where it came from.
         hop: Hop,
@@ -95,7 +145,7 @@ pub enum Event {
         /// The response.
         message: Message,
     },
-    /// Timer B or F fired: no (final) response.
+    /// Timer B or F fired, or an INVITE that we cancelled got no final response for 64*T1 (§9.1): no final response.
     Timeout {
         /// The request's.
         key: ClientKey,
@@ -110,106 +160,4 @@ pub enum Event {
         /// The INVITE's.
         key: ServerKey,
     },
-}
-
-/// All transactions of one element.
-#[derive(Debug)]
-pub struct TransactionLayer {
-    timers: Timers,
-}
-
-#[allow(unused_variables)]
-impl TransactionLayer {
-    /// An empty layer. `seed` feeds branch generation.
-    #[must_use]
-    pub fn new(timers: Timers, seed: [u8; 32]) -> Self {
-        Self { timers }
-    }
-
-    /// Takes in a message that came over `hop`. Requests: stamps `received`/`rport` (RFC 3581 §4), absorbs
-    /// retransmissions (answering them), matches by branch + sent-by + method (§17.2.3). Responses: to their client
-    /// transaction by top Via branch + CSeq method.
-    pub fn handle_message(&mut self, now: Instant, message: Message, hop: Hop) {
-        todo!()
-    }
-
-    /// Sends a request in a new client transaction: pushes a Via `SIP/2.0/<transport> <sent_by>;branch=z9hG4bK...;rport`.
-    /// `sent_by` is `host[:port]` as others reach us on that transport. For ACK (2xx) use [`Self::send_stateless`].
-    /// `branch` overrides the generated one (a proxy's loop-detecting branch).
-    pub fn send_request(
-        &mut self,
-        now: Instant,
-        request: Message,
-        hop: Hop,
-        sent_by: &str,
-        branch: Option<&str>,
-    ) -> ClientKey {
-        todo!()
-    }
-
-    /// Sends a request outside any transaction: ACK of a 2xx.
-    pub fn send_stateless(
-        &mut self,
-        request: Message,
-        hop: Hop,
-        sent_by: &str,
-        branch: Option<&str>,
-    ) {
-        todo!()
-    }
-
-    /// Sends a response in a server transaction. Goes back over the request's hop (RFC 3261 §18.2.2, RFC 3581 §4).
-    /// Unknown or finished keys are ignored (a 2xx to INVITE may be sent repeatedly, also in Accepted).
-    pub fn respond(&mut self, now: Instant, key: ServerKey, response: Message) {
-        todo!()
-    }
-
-    /// Sends CANCEL for a pending INVITE of ours: at once after a provisional, else when one comes; nothing if
-    /// a final response was first (§9.1).
-    pub fn cancel(&mut self, now: Instant, key: ClientKey, reason: Option<&str>) {
-        todo!()
-    }
-
-    /// Drops a client transaction the user no longer cares for (Timer C after CANCEL).
-    pub fn forget(&mut self, key: ClientKey) {
-        todo!()
-    }
-
-    /// The transport could not send for that client transaction.
-    pub fn handle_transport_error(&mut self, now: Instant, key: ClientKey) {
-        todo!()
-    }
-
-    /// The original request of a server transaction that has no final response yet.
-    #[must_use]
-    pub fn request(&self, key: ServerKey) -> Option<&Message> {
-        todo!()
-    }
-
-    /// When [`Self::handle_timeout`] wants to be called.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
-    }
-
-    /// Fires every timer that is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
-    }
-
-    /// What to send next.
-    pub fn poll_transmit(&mut self) -> Option<Transmit> {
-        todo!()
-    }
-
-    /// What the user must handle next.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        todo!()
-    }
-
-    /// Live transactions: (client, server), for metrics.
-    #[must_use]
-    pub fn len(&self) -> (usize, usize) {
-        todo!()
-    }
 }
