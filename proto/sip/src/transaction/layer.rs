@@ -322,6 +322,16 @@ impl TransactionLayer {
         self.carry_out_client(now, key, effects, Some(response));
     }
 
+    /// Whether a request belongs to a server transaction that lives: a retransmission, which must be handed to
+    /// [`Self::handle_message`] whatever the user thinks of new requests.
+    #[must_use]
+    pub fn knows(&self, request: &Message) -> bool {
+        request.top_via().is_ok_and(|via| {
+            let matched = matching::server_match(request, &via, request.method());
+            self.server_index.contains_key(&matched.key)
+        })
+    }
+
     /// Sends a request in a new client transaction: pushes a Via `SIP/2.0/<transport> <sent_by>;branch=z9hG4bK...;rport`.
     /// `sent_by` is `host[:port]` as others reach us on that transport. For ACK (2xx) use [`Self::send_stateless`].
     /// `branch` overrides the generated one (a proxy's loop-detecting branch).

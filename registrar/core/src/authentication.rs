@@ -1,0 +1,233 @@
+//! The second processor: who sent a request, and may it go on (RFC 3261 §22, RFC 7616, RFC 8760, RFC 3325).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sip::digest::{Authenticator, Verdict};
+use sip::{HeaderName, Hop, Message};
+
+use crate::Refusal;
+use crate::guest::{GuestMint, GuestName};
+use crate::settings::Settings;
+use crate::users::Users;
+
+/// Source addresses whose failures are counted; beyond it the oldest window is forgotten. Lowering it lets a
+/// distributed guesser hide sooner.
+const SOURCES_MAX: usize = 4096;
+
+/// Who a request comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// A local user proved by digest.
+    User {
+        /// Name.
+        name: String,
+        /// Display name from the users' table.
+        display: String,
+    },
+    /// A guest proved by digest.
+    Guest {
+        /// User name.
+        user: String,
+        /// The one meeting it may call.
+        meeting: String,
+        /// Until when it is good, seconds since the Unix epoch.
+        expires: u64,
+    },
+    /// A meeting manager, another registrar, or a host of a trusted network.
+    Trusted,
+    /// Not proved, but part of a dialog that was let through.
+    Dialog,
+    /// Not proved, and let through for what it asks.
+    Anonymous,
+}
+
+impl Identity {
+    /// Whether an asserted identity that comes with the request may be believed.
+    pub(crate) fn is_trusted(&self) -> bool {
+        matches!(self, Self::Trusted)
+    }
+
+    /// Whether the sender is a client whose connection later requests must come back on.
+    pub(crate) fn is_client(&self) -> bool {
+        !matches!(self, Self::Trusted)
+    }
+}
+
+/// Digest and guests.
+#[derive(Debug)]
+pub(crate) struct Authentication {
+    authenticator: Authenticator,
+    guests: GuestMint,
+    realm: String,
+    filler: [u8; 32],
+    /// Failures of a source in the minute it is in.
+    failures: BTreeMap<IpAddr, (u64, u32)>,
+    pub(crate) failed: u64,
+    pub(crate) challenged: u64,
+}
+
+impl Authentication {
+    pub(crate) fn new(settings: &Settings, nonce_key: [u8; 32], guest_key: [u8; 32]) -> Self {
+        Self {
+            authenticator: Authenticator::new(nonce_key, &settings.realm, settings.nonce_lifetime),
+            guests: GuestMint::new(guest_key),
+            realm: settings.realm.clone(),
+            filler: nonce_key,
+            failures: BTreeMap::new(),
+            failed: 0,
+            challenged: 0,
+        }
+    }
+
+    /// Who the digest credentials of `message` prove it is from; else the challenge or refusal to answer with.
+    pub(crate) fn verify(
+        &mut self,
+        wall: Duration,
+        message: &Message,
+        hop: &Hop,
+        proxy: bool,
+        users: &Users,
+        settings: &Settings,
+    ) -> Result<Identity, Refusal> {
+        let minute = wall.as_secs() / 60;
+        let source = hop.remote.ip();
+        if let Some((at, count)) = self.failures.get(&source)
+            && *at == minute
+            && *count >= settings.limits.failures_per_source
+        {
+            return Err(Refusal::new(403, "Too Many Wrong Passwords, Wait A Minute"));
+        }
+        let (guests, realm, filler) = (&self.guests, &self.realm, &self.filler);
+        let ha1 = |user: &str| guests.ha1(user, realm).or_else(|| users.ha1(user, filler));
+        match self.authenticator.verify(wall, message, proxy, &ha1) {
+            Verdict::Ok(user) => Self::identity(&user, wall, users),
+            Verdict::Missing => Err(self.challenge(wall, proxy, false)),
+            Verdict::Stale => Err(self.challenge(wall, proxy, true)),
+            Verdict::Wrong => {
+                self.failed += 1;
+                self.count_failure(source, minute);
+                Err(self.challenge(wall, proxy, false))
+            }
+            Verdict::Malformed(reason) => Err(Refusal::new(400, reason)),
+        }
+    }
+
+    fn identity(user: &str, wall: Duration, users: &Users) -> Result<Identity, Refusal> {
+        if let Some(guest) = GuestName::parse(user) {
+            if guest.expires <= wall.as_secs() {
+                return Err(Refusal::new(403, "Guest Pass Expired"));
+            }
+            return Ok(Identity::Guest {
+                user: user.to_owned(),
+                meeting: guest.meeting,
+                expires: guest.expires,
+            });
+        }
+        Ok(Identity::User {
+            name: user.to_owned(),
+            display: users
+                .get(user)
+                .map_or_else(String::new, |u| u.display.clone()),
+        })
+    }
+
+    fn challenge(&mut self, wall: Duration, proxy: bool, stale: bool) -> Refusal {
+        self.challenged += 1;
+        let (status, reason, name) = if proxy {
+            (
+                407,
+                "Proxy Authentication Required",
+                HeaderName::ProxyAuthenticate,
+            )
+        } else {
+            (401, "Unauthorized", HeaderName::WwwAuthenticate)
+        };
+        let mut refusal = Refusal::new(status, reason);
+        for value in self.authenticator.challenges(wall, stale) {
+            refusal = refusal.with(name, value);
+        }
+        refusal
+    }
+
+    fn count_failure(&mut self, source: IpAddr, minute: u64) {
+        if self.failures.len() >= SOURCES_MAX && !self.failures.contains_key(&source) {
+            self.failures.retain(|_, (at, _)| *at == minute);
+            if self.failures.len() >= SOURCES_MAX {
+                self.failures.pop_first();
+            }
+        }
+        let entry = self.failures.entry(source).or_insert((minute, 0));
+        if entry.0 != minute {
+            *entry = (minute, 0);
+        }
+        entry.1 += 1;
+    }
+}
+
+/// Refuses a From that names another local user than the one who authenticated: phones show From.
+pub(crate) fn check_from(
+    message: &Message,
+    identity: &Identity,
+    settings: &Settings,
+) -> Option<Refusal> {
+    let name = match identity {
+        Identity::User { name, .. } => name,
+        Identity::Guest { user, .. } => user,
+        _ => return None,
+    };
+    let from = message.from().ok()?.uri;
+    let mismatch =
+        settings.is_domain(&from.host) && from.user_decoded().is_none_or(|user| user != *name);
+    mismatch.then(|| Refusal::new(403, "From Names Another User Than The Credentials"))
+}
+
+/// Takes away an identity that the sender may not assert, and asserts the proved one (RFC 3325 §5).
+pub(crate) fn assert_identity(message: &mut Message, identity: &Identity, settings: &Settings) {
+    if identity.is_trusted() {
+        return;
+    }
+    message.remove(HeaderName::PAssertedIdentity);
+    message.remove(HeaderName::Other("P-Preferred-Identity"));
+    let (name, display) = match identity {
+        Identity::User { name, display } => (name, display.as_str()),
+        Identity::Guest { user, .. } => (user, ""),
+        _ => return,
+    };
+    // The caller chooses the name it is shown with; the table's is for callers that give none.
+    let chosen = message.from().map(|f| f.display).unwrap_or_default();
+    let shown = if chosen.is_empty() { display } else { &chosen };
+    let mut uri = sip::Uri::sip(&escape_user(name), settings.domain());
+    uri.password = None;
+    let mut value = sip::header::NameAddr::new(uri);
+    value.display = shown.to_owned();
+    message.push_back(HeaderName::PAssertedIdentity, value.to_string());
+}
+
+/// Takes away our realm's credentials: whoever comes next has no use for them (RFC 3261 §22.3).
+pub(crate) fn remove_credentials(message: &mut Message, realm: &str) {
+    let ours = format!("realm=\"{realm}\"");
+    let kept: Vec<String> = message
+        .headers(HeaderName::ProxyAuthorization)
+        .filter(|value| !value.contains(&ours))
+        .map(str::to_owned)
+        .collect();
+    message.remove(HeaderName::ProxyAuthorization);
+    for value in kept {
+        message.push_back(HeaderName::ProxyAuthorization, value);
+    }
+}
+
+/// A user name as the user part of a URI (RFC 3261 §25.1: unreserved and user-unreserved stay).
+pub(crate) fn escape_user(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.!~*'()&=+$,;?/".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}

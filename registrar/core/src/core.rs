@@ -1,0 +1,1025 @@
+//! The core: takes in messages, news and time, runs the chain of processors, gives out commands.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use cluster::Revision;
+use cluster::records::Member;
+use hmac::{Hmac, Mac};
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use sha2::Sha256;
+use sip::header::Via;
+use sip::transaction::{ClientKey, Event, ServerKey, TransactionLayer};
+use sip::{FlowId, HeaderName, Hop, Message, Method, StatusCode, Transport};
+
+use crate::authentication::{self, Authentication, Identity};
+use crate::command::{Command, ResolveId, StoreId, StoreReply};
+use crate::flow_token::TokenMint;
+use crate::gruu::GruuMint;
+use crate::location::{BindingSet, Location, aor_of};
+use crate::loops;
+use crate::proxy::{Proxied, Resolving};
+use crate::registration::{Context, Register};
+use crate::response_context::BranchId;
+use crate::router::{Decision, Router, in_dialog};
+use crate::settings::{Secrets, Settings};
+use crate::stats::Stats;
+use crate::users::Users;
+use crate::{Refusal, sanity};
+
+/// How often expired records are looked for. Shorter costs the store more, longer leaves them lying about.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Records looked at in one sweep, and how long after their end records are deleted, seconds.
+const SWEEP_BATCH: usize = 2_000;
+const SWEEP_AFTER: u64 = 60;
+
+/// Times a REGISTER is applied anew because somebody else changed the record meanwhile.
+const REGISTER_ATTEMPTS: u32 = 4;
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Timer {
+    /// When an INVITE branch rang for too long (Timer C), or did not end after a CANCEL.
+    Ringing(ServerKey, BranchId),
+    /// When a 2xx can no longer be repeated.
+    End(ServerKey),
+    /// When a parked request has waited long enough.
+    Park(u64),
+    /// When expired records are looked for.
+    Sweep,
+}
+
+/// A connection as the console shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowView {
+    /// Connection.
+    pub flow: FlowId,
+    /// Transport.
+    pub transport: Transport,
+    /// The client's address.
+    pub remote: SocketAddr,
+}
+
+/// A REGISTER that waits for the store.
+#[derive(Debug)]
+struct Registering {
+    key: ServerKey,
+    request: Message,
+    register: Register,
+    wanted: Option<BindingSet>,
+    attempts: u32,
+}
+
+/// An in-dialog request whose meeting has no living owner.
+#[derive(Debug)]
+struct Parked {
+    /// `None`: an ACK.
+    key: Option<ServerKey>,
+    message: Message,
+    hop: Hop,
+    identity: Identity,
+}
+
+/// One registrar's decisions.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) settings: Settings,
+    pub(crate) transactions: TransactionLayer,
+    authentication: Authentication,
+    pub(crate) tokens: TokenMint,
+    gruus: GruuMint,
+    location: Location,
+    users: Users,
+    members: BTreeMap<String, Member>,
+    owners: BTreeMap<String, String>,
+    factories: BTreeSet<String>,
+    flows: BTreeSet<FlowId>,
+    flow_views: BTreeMap<FlowId, FlowView>,
+    key: [u8; 32],
+    rng: ChaCha12Rng,
+    wall: Duration,
+    pub(crate) commands: VecDeque<Command>,
+    admitted: Option<Identity>,
+    pub(crate) contexts: BTreeMap<ServerKey, Proxied>,
+    pub(crate) active: usize,
+    pub(crate) clients: BTreeMap<ClientKey, (ServerKey, BranchId)>,
+    pub(crate) resolving: BTreeMap<ResolveId, Resolving>,
+    registering: BTreeMap<StoreId, Registering>,
+    waiting: BTreeMap<String, VecDeque<Registering>>,
+    waiting_count: usize,
+    parked: BTreeMap<u64, Parked>,
+    timers: BTreeMap<(Instant, u64), Timer>,
+    next_id: u64,
+    sweep_after: Option<String>,
+    pub(crate) stats: Stats,
+    draining: bool,
+}
+
+impl Core {
+    /// A registrar that knows nobody yet. `seed` feeds tags and branches; `generation` must differ from that of
+    /// earlier starts of the same node.
+    #[must_use]
+    pub fn new(
+        now: Instant,
+        settings: Settings,
+        secrets: &Secrets,
+        seed: [u8; 32],
+        generation: u32,
+    ) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let mut layer_seed = [0; 32];
+        rng.fill_bytes(&mut layer_seed);
+        let gruus = GruuMint::new(secrets.flow);
+        let mut core = Self {
+            transactions: TransactionLayer::new(settings.timers, layer_seed),
+            authentication: Authentication::new(&settings, secrets.nonce, secrets.guest),
+            tokens: TokenMint::new(secrets.flow, &settings.node, generation),
+            location: Location::new(gruus.clone()),
+            gruus,
+            users: Users::default(),
+            members: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            factories: BTreeSet::new(),
+            flows: BTreeSet::new(),
+            flow_views: BTreeMap::new(),
+            key: secrets.flow,
+            rng,
+            wall: Duration::ZERO,
+            commands: VecDeque::new(),
+            admitted: None,
+            contexts: BTreeMap::new(),
+            active: 0,
+            clients: BTreeMap::new(),
+            resolving: BTreeMap::new(),
+            registering: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            waiting_count: 0,
+            parked: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            next_id: 1,
+            sweep_after: None,
+            stats: Stats::default(),
+            draining: false,
+            settings,
+        };
+        core.arm(now + SWEEP_EVERY, Timer::Sweep);
+        core
+    }
+
+    // ---- what comes in
+
+    /// A message that came over `hop`. `wall`: time since the Unix epoch.
+    pub fn handle_message(&mut self, now: Instant, wall: Duration, message: Message, hop: Hop) {
+        self.wall = wall;
+        if let Some(flow) = hop.flow
+            && hop.transport.is_reliable()
+            && self.flows.insert(flow)
+        {
+            self.flow_views.insert(
+                flow,
+                FlowView {
+                    flow,
+                    transport: hop.transport,
+                    remote: hop.remote,
+                },
+            );
+        }
+        if message.is_request() {
+            self.stats.requests += 1;
+            if !self.admit(&message, &hop) {
+                return;
+            }
+        } else if message.defect().is_some() {
+            return;
+        }
+        self.transactions.handle_message(now, message, hop);
+        self.work(now);
+        self.admitted = None;
+    }
+
+    /// A connection is gone.
+    pub fn handle_flow_closed(&mut self, flow: FlowId) {
+        self.flows.remove(&flow);
+        self.flow_views.remove(&flow);
+    }
+
+    /// Bytes of [`Command::Transmit`] with this `id` could not be sent.
+    pub fn handle_send_failed(&mut self, now: Instant, wall: Duration, id: u64) {
+        self.wall = wall;
+        if let Some(client) = id.checked_sub(1) {
+            self.transactions
+                .handle_transport_error(now, ClientKey(client));
+            self.work(now);
+        }
+    }
+
+    /// A store command ended.
+    pub fn handle_store(&mut self, now: Instant, wall: Duration, id: StoreId, reply: StoreReply) {
+        self.wall = wall;
+        if let Some(registering) = self.registering.remove(&id) {
+            self.on_store_reply(now, registering, reply);
+            self.work(now);
+        }
+    }
+
+    /// A name was looked up: where to try, the first choice first; empty where there is nothing.
+    pub fn handle_resolved(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        id: ResolveId,
+        hosts: Vec<(Transport, SocketAddr)>,
+    ) {
+        self.wall = wall;
+        self.on_resolved(now, id, hosts);
+        self.work(now);
+    }
+
+    /// The table of local users, as a whole.
+    pub fn handle_users(&mut self, users: Users) {
+        self.users = users;
+    }
+
+    /// Names of meetings that make a new meeting at every call.
+    pub fn handle_factories(&mut self, factories: BTreeSet<String>) {
+        self.factories = factories;
+    }
+
+    /// Bindings of an address of record were written (or, `None`, deleted) in the store at that revision.
+    pub fn handle_bindings(&mut self, aor: &str, set: Option<BindingSet>, revision: Revision) {
+        self.location.update(aor, set, revision);
+    }
+
+    /// The watch of bindings starts over: forget them all.
+    pub fn handle_bindings_lost(&mut self) {
+        self.location.clear();
+    }
+
+    /// A meeting manager appeared, changed, or (`None`) is gone.
+    pub fn handle_member(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        id: &str,
+        member: Option<Member>,
+    ) {
+        self.wall = wall;
+        match member {
+            Some(member) => self.members.insert(id.to_owned(), member),
+            None => self.members.remove(id),
+        };
+        self.unpark(now);
+        self.work(now);
+    }
+
+    /// A meeting got another owner, or (`None`) has none any more.
+    pub fn handle_owner(
+        &mut self,
+        now: Instant,
+        wall: Duration,
+        meeting: &str,
+        member: Option<String>,
+    ) {
+        self.wall = wall;
+        match member {
+            Some(member) => self.owners.insert(meeting.to_owned(), member),
+            None => self.owners.remove(meeting),
+        };
+        self.unpark(now);
+        self.work(now);
+    }
+
+    /// From now on new registrations are sent elsewhere, and health checks told to look elsewhere.
+    pub fn handle_drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Fires what is due.
+    pub fn handle_timeout(&mut self, now: Instant, wall: Duration) {
+        self.wall = wall;
+        self.transactions.handle_timeout(now);
+        self.work(now);
+        while let Some(entry) = self.timers.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let timer = entry.remove();
+            self.on_timer(now, timer);
+            self.work(now);
+        }
+    }
+
+    // ---- what goes out
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let own = self.timers.first_key_value().map(|((at, _), _)| *at);
+        match (own, self.transactions.poll_timeout()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// What to do next.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// Counters and gauges.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let (client_transactions, server_transactions) = self.transactions.len();
+        Stats {
+            challenges: self.authentication.challenged,
+            authentication_failures: self.authentication.failed,
+            contexts: self.contexts.len() as u64,
+            client_transactions: client_transactions as u64,
+            server_transactions: server_transactions as u64,
+            flows: self.flows.len() as u64,
+            bindings: self.location.binding_count() as u64,
+            parked: self.parked.len() as u64,
+            ..self.stats
+        }
+    }
+
+    /// The cache of bindings.
+    #[must_use]
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
+    /// Connections known, in order of their numbers.
+    pub fn flows(&self) -> impl Iterator<Item = &FlowView> {
+        self.flow_views.values()
+    }
+
+    /// Who owns a meeting, as far as known.
+    #[must_use]
+    pub fn owner(&self, meeting: &str) -> Option<&str> {
+        self.owners.get(meeting).map(String::as_str)
+    }
+
+    /// The flow a binding was registered over is on this node and gone.
+    #[must_use]
+    pub fn is_unreachable(&self, binding: &crate::Binding) -> bool {
+        binding
+            .flow
+            .as_ref()
+            .and_then(|f| self.tokens.open(&f.token))
+            .is_some_and(|token| {
+                self.tokens.is_own_node(&token) && self.router().hop_of(&token).is_none()
+            })
+    }
+
+    // ---- the chain
+
+    pub(crate) fn router(&self) -> Router<'_> {
+        Router {
+            settings: &self.settings,
+            tokens: &self.tokens,
+            location: &self.location,
+            users: &self.users,
+            members: &self.members,
+            owners: &self.owners,
+            flows: &self.flows,
+            factories: &self.factories,
+            wall: self.wall,
+        }
+    }
+
+    /// Sanity, overload and authentication, all before anything is kept. False: answered or dropped.
+    fn admit(&mut self, message: &Message, hop: &Hop) -> bool {
+        match message.method() {
+            Method::Ack => {
+                let to_tag = message.to().ok().and_then(|to| to.tag().map(str::to_owned));
+                // The ACK of something answered without a transaction ends here.
+                return message.defect().is_none()
+                    && to_tag.is_none_or(|tag| tag != self.stateless_tag(message));
+            }
+            // Matching CANCELs belong to their INVITE; the others are answered 481 by the layer.
+            Method::Cancel if message.defect().is_none() => return true,
+            _ => {}
+        }
+        if message.defect().is_none() && self.transactions.knows(message) {
+            return true;
+        }
+        if let Some(refusal) = sanity::check(message, &self.settings) {
+            self.stats.rejected += 1;
+            self.refuse_stateless(message, hop, &refusal);
+            return false;
+        }
+        if let Some(refusal) = self.overload(message) {
+            self.stats.overload += 1;
+            self.refuse_stateless(message, hop, &refusal);
+            return false;
+        }
+        match self.identify(message, hop) {
+            Ok(identity) => {
+                self.admitted = Some(identity);
+                true
+            }
+            Err(refusal) => {
+                self.refuse_stateless(message, hop, &refusal);
+                false
+            }
+        }
+    }
+
+    /// Behaviour under load: dialogs that exist are served before new ones.
+    fn overload(&mut self, message: &Message) -> Option<Refusal> {
+        let limit = self.settings.limits.contexts;
+        let full = if in_dialog(message) {
+            self.active >= limit.saturating_mul(2)
+        } else {
+            self.active >= limit
+        };
+        let register = *message.method() == Method::Register;
+        let registers = register
+            && self.registering.len() + self.waiting_count
+                >= self.settings.limits.pending_registrations;
+        (full || registers || register && self.draining).then(|| {
+            // Spread the return of those sent away.
+            let after = 2 + self.rng.next_u32() % 8;
+            Refusal::new(503, "Server Busy, Try Again Later")
+                .with(HeaderName::RetryAfter, after.to_string())
+        })
+    }
+
+    /// Whether a request comes from a meeting manager, another registrar or a trusted network.
+    fn is_trusted_source(&self, hop: &Hop) -> bool {
+        let ip = hop.remote.ip();
+        if self.settings.trusted.iter().any(|net| net.contains(&ip)) {
+            return true;
+        }
+        self.members.values().flat_map(|m| &m.sip).any(|(_, a)| {
+            // On streams the port is any; where managers and clients may share a host, the address says nothing.
+            a.ip() == ip
+                && (a.port() == hop.remote.port()
+                    || hop.transport.is_reliable() && !ip.is_loopback() && !self.is_own_ip(ip))
+        })
+    }
+
+    fn is_own_ip(&self, ip: std::net::IpAddr) -> bool {
+        let own = self
+            .settings
+            .advertised
+            .iter()
+            .chain(&self.settings.internal);
+        own.filter_map(|a| a.host.parse::<std::net::IpAddr>().ok())
+            .any(|a| a == ip)
+    }
+
+    fn identify(&mut self, message: &Message, hop: &Hop) -> Result<Identity, Refusal> {
+        let trusted = self.is_trusted_source(hop);
+        let uri = sip::Uri::parse(message.request_uri())
+            .map_err(|_| Refusal::new(400, "Malformed Request-URI"))?;
+        let ours = self.settings.is_ours(&uri);
+        if *message.method() == Method::Register {
+            if ours {
+                return self.verify(message, hop, false);
+            }
+            return if trusted {
+                Ok(Identity::Trusted)
+            } else {
+                Err(Refusal::new(404, "No Such Domain Here"))
+            };
+        }
+        if trusted {
+            return Ok(Identity::Trusted);
+        }
+        if *message.method() == Method::Options && ours && uri.user.is_empty() {
+            return Ok(Identity::Anonymous);
+        }
+        let router = self.router();
+        if in_dialog(message) {
+            // A token was given to a dialog that was let through; a meeting's owner knows its dialogs' tags.
+            if router.has_dialog_token(message) || router.is_for_meeting(message) {
+                return Ok(Identity::Dialog);
+            }
+        } else if router.has_edge_token(message) {
+            // Only another registrar knows the URI kept in a binding.
+            return Ok(Identity::Trusted);
+        }
+        let local_from = message
+            .from()
+            .is_ok_and(|from| self.settings.is_domain(&from.uri.host));
+        if !local_from && self.settings.foreign_callers && ours {
+            return Ok(Identity::Anonymous);
+        }
+        let identity = self.verify(message, hop, true)?;
+        match authentication::check_from(message, &identity, &self.settings) {
+            Some(refusal) => Err(refusal),
+            None => Ok(identity),
+        }
+    }
+
+    fn verify(&mut self, message: &Message, hop: &Hop, proxy: bool) -> Result<Identity, Refusal> {
+        self.authentication
+            .verify(self.wall, message, hop, proxy, &self.users, &self.settings)
+    }
+
+    /// A To tag that the same request always gets (RFC 3261 §8.2.7).
+    fn stateless_tag(&self, message: &Message) -> String {
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes keys of any length");
+        mac.update(b"stateless tag\0");
+        mac.update(message.call_id().as_bytes());
+        if let Ok(from) = message.from() {
+            mac.update(from.tag().unwrap_or("").as_bytes());
+        }
+        if let Ok(cseq) = message.cseq() {
+            mac.update(&cseq.number.to_be_bytes());
+        }
+        if let Ok(via) = message.top_via() {
+            mac.update(via.branch().as_bytes());
+        }
+        hex::encode(&mac.finalize().into_bytes()[..8])
+    }
+
+    fn refuse_stateless(&mut self, message: &Message, hop: &Hop, refusal: &Refusal) {
+        // Without a Via nobody knows where the answer goes.
+        let Ok(mut via) = message.top_via() else {
+            return;
+        };
+        if *message.method() == Method::Ack {
+            return;
+        }
+        let tag = self.stateless_tag(message);
+        let mut response = build_response(message, refusal, &tag);
+        stamp(&mut via, hop);
+        response.set_front(HeaderName::Via, via.to_string());
+        self.transactions.respond_stateless(&response, *hop);
+        self.flush();
+    }
+
+    /// Works off what the transaction layer has, and passes on what it sends.
+    fn work(&mut self, now: Instant) {
+        while let Some(event) = self.transactions.poll_event() {
+            self.on_event(now, event);
+        }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while let Some(transmit) = self.transactions.poll_transmit() {
+            self.commands.push_back(Command::Transmit {
+                id: transmit.client.map_or(0, |c| c.0.saturating_add(1)),
+                hop: transmit.hop,
+                bytes: transmit.bytes,
+            });
+        }
+    }
+
+    fn on_event(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Request { key, message, hop } => {
+                let identity = self.admitted.take().unwrap_or(Identity::Anonymous);
+                self.decide(now, key, message, hop, identity);
+            }
+            Event::Ack { message, hop } => self.on_ack(now, message, hop),
+            Event::Cancel { key, message } => self.on_cancel(now, key, &message),
+            Event::Response { key, message, .. } => self.on_response(now, key, message),
+            Event::Timeout { key } => self.on_client_failed(now, key, 408, "Request Timeout"),
+            Event::TransportFailed { key } => {
+                self.on_client_failed(now, key, 503, "Next Hop Unreachable");
+            }
+            Event::Overloaded { message, hop } => {
+                self.stats.overload += 1;
+                self.admitted = None;
+                let refusal = Refusal::new(503, "Server Busy, Try Again Later")
+                    .with(HeaderName::RetryAfter, "5");
+                // `received` and `rport` are stamped again with the same values.
+                self.refuse_stateless(&message, &hop, &refusal);
+            }
+            // A 2xx that matches nothing has no caller any more (RFC 6026 §7.3).
+            _ => {}
+        }
+    }
+
+    fn decide(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        message: Message,
+        hop: Hop,
+        identity: Identity,
+    ) {
+        let part = loops::loop_part(&self.key, &message);
+        if loops::is_loop(&part, &message) {
+            self.stats.loops += 1;
+            self.refuse(now, key, &message, &Refusal::new(482, "Loop Detected"));
+            return;
+        }
+        let mut routed = message.clone();
+        match self.router().route(&mut routed, &hop, &identity) {
+            Decision::Refuse(refusal) => self.refuse(now, key, &message, &refusal),
+            Decision::Register => self.on_register(now, key, message, &hop, &identity),
+            Decision::Options => self.on_options(now, key, &message),
+            Decision::Park => self.park(now, Some(key), message, hop, identity),
+            Decision::Forward(groups) => {
+                self.forward(now, key, routed, hop, identity, part, groups);
+            }
+        }
+    }
+
+    pub(crate) fn refuse(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: &Message,
+        refusal: &Refusal,
+    ) {
+        let tag = self.new_tag();
+        let response = build_response(request, refusal, &tag);
+        self.transactions.respond(now, key, response);
+    }
+
+    pub(crate) fn new_tag(&mut self) -> String {
+        format!("{:016x}", self.rng.next_u64())
+    }
+
+    pub(crate) fn next_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn random(&mut self) -> u64 {
+        self.rng.next_u64()
+    }
+
+    pub(crate) fn arm(&mut self, at: Instant, timer: Timer) {
+        let id = self.next_id();
+        self.timers.insert((at, id), timer);
+    }
+
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::Ringing(key, branch) => self.on_ringing_too_long(now, key, branch),
+            Timer::End(key) => self.drop_context(key),
+            Timer::Park(id) => {
+                if let Some(parked) = self.parked.remove(&id)
+                    && let Some(key) = parked.key
+                {
+                    let refusal = Refusal::new(503, "No Meeting Manager Took Over")
+                        .with(HeaderName::RetryAfter, "2");
+                    self.refuse(now, key, &parked.message, &refusal);
+                }
+            }
+            Timer::Sweep => self.sweep(now),
+        }
+    }
+
+    // ---- requests for the registrar itself
+
+    fn on_options(&mut self, now: Instant, key: ServerKey, request: &Message) {
+        if self.transactions.is_merged(key) {
+            self.refuse(now, key, request, &Refusal::new(482, "Merged Request"));
+            return;
+        }
+        if self.draining {
+            let refusal = Refusal::new(503, "Draining").with(HeaderName::RetryAfter, "60");
+            self.refuse(now, key, request, &refusal);
+            return;
+        }
+        let answer = Refusal::new(200, "OK")
+            .with(
+                HeaderName::Allow,
+                "INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS, PRACK, UPDATE, INFO, SUBSCRIBE, NOTIFY, REFER, MESSAGE",
+            )
+            .with(HeaderName::Accept, "application/sdp")
+            .with(HeaderName::Supported, "path, outbound, gruu");
+        self.refuse(now, key, request, &answer);
+    }
+
+    fn on_register(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        message: Message,
+        hop: &Hop,
+        identity: &Identity,
+    ) {
+        if self.transactions.is_merged(key) {
+            self.refuse(now, key, &message, &Refusal::new(482, "Merged Request"));
+            return;
+        }
+        let register = match self.read_register(&message, hop, identity) {
+            Ok(register) => register,
+            Err(refusal) => {
+                self.refuse(now, key, &message, &refusal);
+                return;
+            }
+        };
+        let registering = Registering {
+            key,
+            request: message,
+            register,
+            wanted: None,
+            attempts: 0,
+        };
+        // One at a time for an address: the second must see what the first did.
+        if let Some(queue) = self.waiting.get_mut(&registering.register.aor) {
+            if queue.len() >= self.settings.limits.bindings_per_aor {
+                let refusal = Refusal::new(503, "Too Many Registrations At Once")
+                    .with(HeaderName::RetryAfter, "1");
+                self.refuse(now, key, &registering.request, &refusal);
+                return;
+            }
+            queue.push_back(registering);
+            self.waiting_count += 1;
+            return;
+        }
+        self.run_register(now, registering);
+    }
+
+    fn read_register(
+        &self,
+        message: &Message,
+        hop: &Hop,
+        identity: &Identity,
+    ) -> Result<Register, Refusal> {
+        let to = message
+            .to()
+            .map_err(|_| Refusal::new(400, "Malformed To"))?
+            .uri;
+        if !self.settings.is_domain(&to.host) && !self.settings.is_ours(&to) {
+            return Err(Refusal::new(404, "No Such Domain Here"));
+        }
+        let user = to
+            .user_decoded()
+            .filter(|u| !u.is_empty() && u.len() <= 256)
+            .ok_or_else(|| Refusal::new(404, "No User In To"))?;
+        let (name, not_beyond) = match identity {
+            Identity::User { name, .. } => (name, None),
+            Identity::Guest { user, expires, .. } => (user, Some(*expires)),
+            _ => return Err(Refusal::new(403, "Not Authenticated")),
+        };
+        if *name != user {
+            return Err(Refusal::new(403, "May Only Register Yourself"));
+        }
+        let context = Context {
+            settings: &self.settings,
+            tokens: &self.tokens,
+            wall: self.wall,
+            not_beyond,
+        };
+        let aor = aor_of(&user, self.settings.domain());
+        Register::read(message, hop, aor, &context)
+    }
+
+    /// Applies to what the cache has; writes, or answers at once where nothing changes.
+    fn run_register(&mut self, now: Instant, mut registering: Registering) {
+        let aor = registering.register.aor.clone();
+        let current = self.location.get(&aor);
+        let applied =
+            registering
+                .register
+                .apply(current.map(|(set, _)| set), self.wall, &self.settings);
+        let set = match applied {
+            Ok(set) => set,
+            Err(refusal) => {
+                self.refuse(now, registering.key, &registering.request, &refusal);
+                self.next_register(now, &aor);
+                return;
+            }
+        };
+        let nothing =
+            registering.register.is_query() || set.bindings.is_empty() && current.is_none();
+        if nothing {
+            self.answer_register(now, &registering, &set);
+            self.next_register(now, &aor);
+            return;
+        }
+        let key = cluster::records::keys::bindings(&aor);
+        let compare = match current {
+            Some((_, revision)) => cluster::Compare::Unchanged(key.clone(), revision),
+            None => cluster::Compare::Absent(key.clone()),
+        };
+        let op = if set.bindings.is_empty() {
+            cluster::Op::Delete(key)
+        } else {
+            cluster::Op::Put(key, set.encode(), None)
+        };
+        let id = StoreId(self.next_id());
+        registering.wanted = Some(set);
+        registering.attempts += 1;
+        self.waiting.entry(aor.clone()).or_default();
+        self.registering.insert(id, registering);
+        self.commands.push_back(Command::Store {
+            id,
+            aor,
+            txn: cluster::Txn {
+                compares: vec![compare],
+                ops: vec![op],
+            },
+        });
+    }
+
+    fn on_store_reply(&mut self, now: Instant, registering: Registering, reply: StoreReply) {
+        let aor = registering.register.aor.clone();
+        let wanted = registering
+            .wanted
+            .clone()
+            .unwrap_or_else(|| BindingSet::new(&aor));
+        match reply {
+            StoreReply::Committed(revision) => {
+                let kept = (!wanted.bindings.is_empty()).then(|| wanted.clone());
+                self.location.update(&aor, kept, revision);
+                self.answer_register(now, &registering, &wanted);
+            }
+            StoreReply::Changed(current) => {
+                let there = current.as_ref().map(|(set, _)| set);
+                // A write whose answer was lost may have happened all the same.
+                let ours = match there {
+                    Some(set) => *set == wanted,
+                    None => wanted.bindings.is_empty(),
+                };
+                match current.clone() {
+                    Some((set, revision)) => self.location.update(&aor, Some(set), revision),
+                    None => self.location.forget(&aor),
+                };
+                if ours {
+                    self.answer_register(now, &registering, &wanted);
+                } else if registering.attempts < REGISTER_ATTEMPTS {
+                    self.run_register(now, registering);
+                    return;
+                } else {
+                    let refusal = Refusal::new(500, "Registration Contended")
+                        .with(HeaderName::RetryAfter, "1");
+                    self.refuse(now, registering.key, &registering.request, &refusal);
+                }
+            }
+            StoreReply::Unavailable => {
+                let refusal = Refusal::new(503, "Location Store Unavailable")
+                    .with(HeaderName::RetryAfter, "5");
+                self.refuse(now, registering.key, &registering.request, &refusal);
+            }
+        }
+        self.next_register(now, &aor);
+    }
+
+    fn next_register(&mut self, now: Instant, aor: &str) {
+        let Some(queue) = self.waiting.get_mut(aor) else {
+            return;
+        };
+        match queue.pop_front() {
+            Some(next) => {
+                self.waiting_count -= 1;
+                self.run_register(now, next);
+            }
+            None => {
+                self.waiting.remove(aor);
+            }
+        }
+    }
+
+    fn answer_register(&mut self, now: Instant, registering: &Registering, set: &BindingSet) {
+        let random = self.random();
+        let headers =
+            registering
+                .register
+                .answer(set, self.wall, &self.settings, &self.gruus, random);
+        let mut answer = Refusal::new(200, "OK");
+        answer.headers = headers;
+        self.stats.registrations += 1;
+        self.refuse(now, registering.key, &registering.request, &answer);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        let after = self.sweep_after.take().unwrap_or_default();
+        let before = self.wall.as_secs().saturating_sub(SWEEP_AFTER);
+        let (expired, next) = self.location.expired(before, &after, SWEEP_BATCH);
+        for (aor, revision) in expired {
+            let key = cluster::records::keys::bindings(&aor);
+            let id = StoreId(self.next_id());
+            self.commands.push_back(Command::Store {
+                id,
+                aor,
+                txn: cluster::Txn {
+                    compares: vec![cluster::Compare::Unchanged(key.clone(), revision)],
+                    ops: vec![cluster::Op::Delete(key)],
+                },
+            });
+        }
+        let wait = if next.is_some() {
+            Duration::from_secs(1)
+        } else {
+            SWEEP_EVERY
+        };
+        self.sweep_after = next;
+        self.arm(now + wait, Timer::Sweep);
+    }
+
+    // ---- waiting for an owner
+
+    fn park(
+        &mut self,
+        now: Instant,
+        key: Option<ServerKey>,
+        message: Message,
+        hop: Hop,
+        identity: Identity,
+    ) {
+        if self.parked.len() >= self.settings.limits.parked {
+            if let Some(key) = key {
+                let refusal = Refusal::new(503, "No Meeting Manager Available")
+                    .with(HeaderName::RetryAfter, "2");
+                self.refuse(now, key, &message, &refusal);
+            }
+            return;
+        }
+        let id = self.next_id();
+        self.parked.insert(
+            id,
+            Parked {
+                key,
+                message,
+                hop,
+                identity,
+            },
+        );
+        self.arm(now + self.settings.park, Timer::Park(id));
+    }
+
+    fn unpark(&mut self, now: Instant) {
+        for (id, parked) in std::mem::take(&mut self.parked) {
+            let mut routed = parked.message.clone();
+            let decision = self
+                .router()
+                .route(&mut routed, &parked.hop, &parked.identity);
+            match (decision, parked.key) {
+                (Decision::Park, _) => {
+                    self.parked.insert(id, parked);
+                }
+                (_, Some(key)) => {
+                    self.decide(now, key, parked.message, parked.hop, parked.identity);
+                }
+                (_, None) => self.on_ack(now, parked.message, parked.hop),
+            }
+        }
+    }
+
+    fn on_ack(&mut self, now: Instant, message: Message, hop: Hop) {
+        let router = self.router();
+        let identity = if self.is_trusted_source(&hop) {
+            Identity::Trusted
+        } else if router.has_dialog_token(&message) || router.is_for_meeting(&message) {
+            Identity::Dialog
+        } else {
+            return;
+        };
+        let spent = message.number(HeaderName::MaxForwards) == Ok(Some(0));
+        let part = loops::loop_part(&self.key, &message);
+        if spent || loops::is_loop(&part, &message) {
+            return;
+        }
+        let mut routed = message.clone();
+        match self.router().route(&mut routed, &hop, &identity) {
+            Decision::Forward(groups) => self.forward_ack(now, routed, &part, groups),
+            Decision::Park => self.park(now, None, message, hop, identity),
+            _ => {}
+        }
+    }
+
+    fn on_cancel(&mut self, now: Instant, key: ServerKey, cancel: &Message) {
+        let parked = self
+            .parked
+            .iter()
+            .find(|(_, p)| p.key == Some(key))
+            .map(|(id, _)| *id);
+        if let Some(parked) = parked.and_then(|id| self.parked.remove(&id)) {
+            let refusal = Refusal::new(487, "Request Terminated");
+            self.refuse(now, key, &parked.message, &refusal);
+            return;
+        }
+        self.cancel_context(now, key, cancel.header(HeaderName::Reason));
+    }
+}
+
+/// Puts `received` and `rport` where RFC 3581 §4 and RFC 3261 §18.2.1 want them.
+fn stamp(via: &mut Via, hop: &Hop) {
+    let ip = hop.remote.ip();
+    let asked = via.params.get("rport").is_some();
+    if asked {
+        via.params
+            .set("rport", Some(&hop.remote.port().to_string()));
+    }
+    let written = via.host.trim_matches(['[', ']']);
+    if asked || written.parse::<std::net::IpAddr>() != Ok(ip) {
+        via.params.set("received", Some(&ip.to_string()));
+    }
+}
+
+fn build_response(request: &Message, refusal: &Refusal, tag: &str) -> Message {
+    let status = refusal.status;
+    let tag = (status != StatusCode::of(100)).then_some(tag);
+    let mut response = Message::response(request, status, Some(refusal.reason), tag);
+    for (name, value) in &refusal.headers {
+        response.push_back(*name, value.as_str());
+    }
+    response
+}

@@ -1,0 +1,581 @@
+//! Where a request goes (RFC 3261 §16.4, §16.5, §16.12; RFC 5626 §5.3; RFC 5627 §5).
+//!
+//! Of the Route values that are ours the last one decides: it was recorded towards the side the request is
+//! going to. With a flow in its token the request goes to that flow; without, by its Request-URI.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cluster::records::Member;
+use sha2::{Digest, Sha256};
+use sip::header::NameAddr;
+use sip::{FlowId, HeaderName, Hop, Message, Method, Transport, Uri};
+
+use crate::authentication::Identity;
+use crate::flow_token::{FlowToken, TokenKind, TokenMint};
+use crate::gruu::GruuMint;
+use crate::guest::{GuestName, valid_meeting_name};
+use crate::location::{Binding, Location, aor_of};
+use crate::settings::Settings;
+use crate::users::Users;
+use crate::{CoreLimits, Refusal};
+
+/// Members tried for a meeting that nobody owns.
+const MEMBERS_TRIED: usize = 3;
+
+/// Where a way leads.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    /// A client's connection.
+    Flow(Hop),
+    /// One host at any of these, in its order of preference.
+    Host(Vec<(Transport, SocketAddr)>),
+    /// Whatever this URI resolves to.
+    Name(Box<Uri>),
+}
+
+/// One way to a target.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// New Request-URI; `None`: as it is.
+    pub request_uri: Option<String>,
+    /// URIs put before the Route values.
+    pub routes: Vec<String>,
+    /// Where to.
+    pub destination: Destination,
+    /// Who is there.
+    pub side: Side,
+}
+
+/// Who is at the end of a way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// A client of ours: later requests of the dialog must find its connection again.
+    Client,
+    /// A meeting manager or another registrar, which know us by our internal address.
+    Inner,
+    /// A host that can be reached by its URI.
+    Outside,
+}
+
+impl Way {
+    fn to(destination: Destination, side: Side) -> Self {
+        Self {
+            request_uri: None,
+            routes: Vec::new(),
+            destination,
+            side,
+        }
+    }
+}
+
+/// One branch of a fork: ways to the same user agent, the best first.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    pub ways: Vec<Way>,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// It is turned away.
+    Refuse(Refusal),
+    /// It is a REGISTER for us.
+    Register,
+    /// It is an OPTIONS for the server itself.
+    Options,
+    /// Its meeting has no living owner at the moment.
+    Park,
+    /// It is forwarded: groups in order of q.
+    Forward(Vec<Vec<Target>>),
+}
+
+fn refuse(status: u16, reason: &'static str) -> Decision {
+    Decision::Refuse(Refusal::new(status, reason))
+}
+
+/// All that routing looks at.
+pub(crate) struct Router<'a> {
+    pub settings: &'a Settings,
+    pub tokens: &'a TokenMint,
+    pub location: &'a Location,
+    pub users: &'a Users,
+    pub members: &'a BTreeMap<String, Member>,
+    pub owners: &'a BTreeMap<String, String>,
+    pub flows: &'a BTreeSet<FlowId>,
+    pub factories: &'a BTreeSet<String>,
+    pub wall: Duration,
+}
+
+/// Members in the order they are tried for `meeting`: highest hash first. Every registrar and manager computes
+/// the same order.
+#[must_use]
+pub fn rendezvous<'m>(meeting: &str, members: impl Iterator<Item = &'m str>) -> Vec<&'m str> {
+    let mut ranked: Vec<([u8; 32], &str)> = members
+        .map(|member| {
+            let mut hash = Sha256::new();
+            hash.update(meeting.as_bytes());
+            hash.update([0]);
+            hash.update(member.as_bytes());
+            (hash.finalize().into(), member)
+        })
+        .collect();
+    ranked.sort_by(|a, b| b.cmp(a));
+    ranked.into_iter().map(|(_, member)| member).collect()
+}
+
+pub(crate) fn in_dialog(message: &Message) -> bool {
+    message.to().is_ok_and(|to| to.tag().is_some())
+}
+
+/// SIP addresses of a member, in its order of preference.
+fn member_hops(member: &Member) -> Vec<(Transport, SocketAddr)> {
+    member
+        .sip
+        .iter()
+        .filter_map(|(token, address)| Some((token.parse().ok()?, *address)))
+        .collect()
+}
+
+impl Router<'_> {
+    /// The token in the user part of a URI of ours.
+    pub(crate) fn token_of(&self, uri: &Uri) -> Option<FlowToken> {
+        self.tokens.open(&uri.user)
+    }
+
+    fn is_own_route(&self, uri: &Uri) -> bool {
+        self.token_of(uri).is_some()
+            || (self.settings.is_ours(uri) && (uri.user.is_empty() || uri.is_loose_router()))
+    }
+
+    /// Whether a Route of the request, or its Request-URI, carries a token we gave to a dialog.
+    pub(crate) fn has_dialog_token(&self, message: &Message) -> bool {
+        let route = message
+            .values(HeaderName::Route)
+            .next()
+            .and_then(|value| NameAddr::parse(value).ok())
+            .and_then(|address| self.token_of(&address.uri));
+        let request_uri = || {
+            let uri = Uri::parse(message.request_uri()).ok()?;
+            self.token_of(&uri)
+        };
+        route.or_else(request_uri).is_some()
+    }
+
+    /// The token of the topmost Route, where it was made for a binding.
+    pub(crate) fn has_edge_token(&self, message: &Message) -> bool {
+        message
+            .values(HeaderName::Route)
+            .next()
+            .and_then(|value| NameAddr::parse(value).ok())
+            .and_then(|address| self.token_of(&address.uri))
+            .is_some_and(|token| token.kind == TokenKind::Edge)
+    }
+
+    /// Whether the Request-URI names a meeting here.
+    pub(crate) fn is_for_meeting(&self, message: &Message) -> bool {
+        Uri::parse(message.request_uri()).is_ok_and(|uri| {
+            self.settings.is_ours(&uri)
+                && uri.param("gr").is_none()
+                && uri
+                    .user_decoded()
+                    .is_some_and(|user| !self.is_known_user(&user) && valid_meeting_name(&user))
+        })
+    }
+
+    fn is_known_user(&self, user: &str) -> bool {
+        self.users.get(user).is_some()
+            || GuestName::parse(user).is_some()
+            || self
+                .location
+                .get(&aor_of(user, self.settings.domain()))
+                .is_some()
+    }
+
+    /// A strict router before us put our URI into the Request-URI: the last Route is the real one (§16.4).
+    fn undo_strict_routing(&self, message: &mut Message) {
+        let Ok(uri) = Uri::parse(message.request_uri()) else {
+            return;
+        };
+        let ours =
+            self.token_of(&uri).is_some() || (uri.is_loose_router() && self.settings.is_ours(&uri));
+        let mut routes: Vec<String> = message
+            .values(HeaderName::Route)
+            .map(str::to_owned)
+            .collect();
+        if !ours {
+            return;
+        }
+        let Some(last) = routes.pop() else { return };
+        let Ok(address) = NameAddr::parse(&last) else {
+            return;
+        };
+        message.remove(HeaderName::Route);
+        for route in routes.iter().rev() {
+            message.push_front(HeaderName::Route, route.as_str());
+        }
+        message.set_request_uri(&address.uri.to_string());
+    }
+
+    /// Takes our own Route values off; the last one's token and URI.
+    fn pop_own_routes(
+        &self,
+        message: &mut Message,
+    ) -> Result<Option<(Option<FlowToken>, Uri)>, Refusal> {
+        let mut last = None;
+        loop {
+            let Some(top) = message.values(HeaderName::Route).next() else {
+                return Ok(last);
+            };
+            let uri = NameAddr::parse(top)
+                .map_err(|_| Refusal::new(400, "Malformed Route"))?
+                .uri;
+            if !self.is_own_route(&uri) {
+                return Ok(last);
+            }
+            message.pop_front(HeaderName::Route);
+            last = Some((self.token_of(&uri), uri));
+        }
+    }
+
+    /// Decides, and takes off the message what was meant for us.
+    pub(crate) fn route(&self, message: &mut Message, hop: &Hop, identity: &Identity) -> Decision {
+        self.undo_strict_routing(message);
+        let popped = match self.pop_own_routes(message) {
+            Ok(popped) => popped,
+            Err(refusal) => return Decision::Refuse(refusal),
+        };
+        let request_uri = match Uri::parse(message.request_uri()) {
+            Ok(uri) => uri,
+            Err(_) => return refuse(400, "Malformed Request-URI"),
+        };
+        // A token in the Request-URI itself stands for the flow as well.
+        let last = popped.or_else(|| {
+            let token = self.token_of(&request_uri)?;
+            Some((Some(token), request_uri.clone()))
+        });
+        if let Some((Some(token), uri)) = &last
+            && let Some(flow) = token.flow
+        {
+            let back = self.tokens.is_own_node(token)
+                && (flow.flow.is_some() && hop.flow == flow.flow && self.tokens.is_current(token)
+                    || hop.transport == flow.transport && hop.remote == flow.remote);
+            let allowed =
+                in_dialog(message) || token.kind == TokenKind::Edge || identity.is_trusted();
+            if !allowed {
+                return refuse(403, "This Route Is For Requests In A Dialog");
+            }
+            if !back {
+                return self.to_flow(message, token, uri, &request_uri);
+            }
+        }
+        if let Some(next) = message.values(HeaderName::Route).next() {
+            return self.to_foreign_route(next, identity);
+        }
+        if self.settings.is_ours(&request_uri) {
+            return self.to_local(message, &request_uri, identity);
+        }
+        self.to_foreign(&request_uri, identity)
+    }
+
+    /// The hop of a token made by this node; `None` where the connection is gone.
+    pub(crate) fn hop_of(&self, token: &FlowToken) -> Option<Hop> {
+        let flow = token.flow?;
+        let current = self.tokens.is_current(token);
+        if let Some(id) = flow.flow.filter(|id| current && self.flows.contains(id)) {
+            return Some(Hop {
+                transport: flow.transport,
+                remote: flow.remote,
+                local: flow.local,
+                flow: Some(id),
+            });
+        }
+        if flow.flow.is_none() && self.tokens.is_own_node(token) {
+            return Some(Hop::to(flow.transport, flow.remote));
+        }
+        // A datagram needs no connection, only the address: it survives a restart of ours.
+        (flow.transport == Transport::Udp && self.tokens.is_own_node(token)).then_some(Hop {
+            transport: Transport::Udp,
+            remote: flow.remote,
+            local: flow.local,
+            flow: None,
+        })
+    }
+
+    /// As [`Self::hop_of`]; a client that takes connections on the very host it registered from is called back
+    /// there when its connection is gone (RFC 3261 §18.1.1).
+    fn hop_of_binding(&self, token: &FlowToken, binding: &Binding) -> Option<Hop> {
+        let hop = self.hop_of(token);
+        if hop.is_some() || binding.reg_id.is_some() {
+            return hop;
+        }
+        let flow = token.flow?;
+        let contact = Uri::parse(&binding.contact).ok()?;
+        let listens = matches!(flow.transport, Transport::Tcp | Transport::Tls)
+            && contact.ip() == Some(flow.remote.ip());
+        let port = contact.port.unwrap_or(flow.transport.default_port());
+        listens.then(|| Hop::to(flow.transport, SocketAddr::new(flow.remote.ip(), port)))
+    }
+
+    fn to_flow(
+        &self,
+        message: &Message,
+        token: &FlowToken,
+        uri: &Uri,
+        request_uri: &Uri,
+    ) -> Decision {
+        if !self.tokens.is_own_node(token) {
+            let mut way = Way::to(Destination::Name(Box::new(uri.clone())), Side::Inner);
+            way.routes.push(uri.to_string());
+            return one(way);
+        }
+        if let Some(hop) = self.hop_of(token) {
+            return one(Way::to(Destination::Flow(hop), Side::Client));
+        }
+        // The client came back over another connection; a GRUU still names it.
+        if self.settings.is_ours(request_uri) && request_uri.param("gr").is_some() {
+            return self.to_gruu(message, request_uri);
+        }
+        refuse(430, "Flow Failed")
+    }
+
+    /// Whether we carry requests of this sender to hosts we know nothing of.
+    fn may_relay(&self, identity: &Identity) -> bool {
+        match identity {
+            Identity::Trusted => true,
+            Identity::User { .. } | Identity::Dialog => self.settings.relay,
+            Identity::Guest { .. } | Identity::Anonymous => false,
+        }
+    }
+
+    /// A host we would accept requests from: a member, or in a trusted network.
+    fn is_trusted_host(&self, uri: &Uri) -> bool {
+        uri.ip().is_some_and(|ip| {
+            self.settings.trusted.iter().any(|net| net.contains(&ip))
+                || self
+                    .members
+                    .values()
+                    .flat_map(|m| &m.sip)
+                    .any(|(_, a)| a.ip() == ip && uri.port.unwrap_or(5060) == a.port())
+        })
+    }
+
+    fn to_foreign_route(&self, next: &str, identity: &Identity) -> Decision {
+        let Ok(address) = NameAddr::parse(next) else {
+            return refuse(400, "Malformed Route");
+        };
+        if self.may_relay(identity) || self.is_trusted_host(&address.uri) {
+            one(Way::to(
+                Destination::Name(Box::new(address.uri)),
+                Side::Outside,
+            ))
+        } else {
+            refuse(403, "Route Through Other Hosts Not Allowed")
+        }
+    }
+
+    fn to_foreign(&self, uri: &Uri, identity: &Identity) -> Decision {
+        if self.may_relay(identity) || self.is_trusted_host(uri) {
+            return one(Way::to(
+                Destination::Name(Box::new(uri.clone())),
+                Side::Outside,
+            ));
+        }
+        match identity {
+            Identity::User { .. } | Identity::Guest { .. } => {
+                refuse(403, "Calls To Other Domains Not Allowed")
+            }
+            _ => refuse(404, "No Such Domain Here"),
+        }
+    }
+
+    fn to_local(&self, message: &Message, uri: &Uri, identity: &Identity) -> Decision {
+        let Some(user) = uri.user_decoded() else {
+            return refuse(400, "Bad Escape In Request-URI");
+        };
+        if let Identity::Guest { meeting, .. } = identity
+            && *message.method() != Method::Register
+            && user != *meeting
+        {
+            return refuse(403, "Guests May Only Call Their Meeting");
+        }
+        if user.is_empty() {
+            return match message.method() {
+                Method::Register => Decision::Register,
+                Method::Options => Decision::Options,
+                _ => refuse(404, "No User In Request-URI"),
+            };
+        }
+        if *message.method() == Method::Register {
+            // §10.2: the Request-URI of a REGISTER names a domain; many clients put a user there all the same.
+            return Decision::Register;
+        }
+        if uri.param("gr").is_some() {
+            return self.to_gruu(message, uri);
+        }
+        if self.is_known_user(&user) {
+            return self.to_user(&user);
+        }
+        self.to_meeting(message, &user)
+    }
+
+    fn to_gruu(&self, _message: &Message, uri: &Uri) -> Decision {
+        let now = self.wall.as_secs();
+        let Some(user) = uri.user_decoded() else {
+            return refuse(400, "Bad Escape In Request-URI");
+        };
+        let (aor, gr) = if GruuMint::looks_temporary(&user) {
+            match self.location.of_temporary(&user) {
+                Some((aor, gr)) => (aor.to_owned(), gr),
+                None => return refuse(404, "No Such Temporary Address"),
+            }
+        } else {
+            let gr = uri.param("gr").unwrap_or("").to_owned();
+            (aor_of(&user, self.settings.domain()), gr)
+        };
+        let bindings = self.location.of_instance(&aor, &gr, now);
+        let ways: Vec<Way> = bindings.iter().filter_map(|b| self.way_of(b)).collect();
+        if ways.is_empty() {
+            return refuse(480, "This Device Is Not Registered");
+        }
+        Decision::Forward(vec![vec![Target { ways }]])
+    }
+
+    /// How to reach a binding; `None` where its connection is known to be gone.
+    fn way_of(&self, binding: &Binding) -> Option<Way> {
+        let request_uri = Some(binding.contact.clone());
+        if let Some(flow) = &binding.flow {
+            let token = self.tokens.open(&flow.token)?;
+            if self.tokens.is_own_node(&token) {
+                return Some(Way {
+                    request_uri,
+                    routes: binding.path.clone(),
+                    destination: Destination::Flow(self.hop_of_binding(&token, binding)?),
+                    side: Side::Client,
+                });
+            }
+            let mut routes = vec![flow.edge.clone()];
+            routes.extend(binding.path.iter().cloned());
+            return Some(Way {
+                request_uri,
+                routes,
+                destination: Destination::Name(Box::new(Uri::parse(&flow.edge).ok()?)),
+                side: Side::Inner,
+            });
+        }
+        let first = binding.path.first()?;
+        Some(Way {
+            request_uri,
+            routes: binding.path.clone(),
+            destination: Destination::Name(Box::new(Uri::parse(first).ok()?)),
+            side: Side::Outside,
+        })
+    }
+
+    fn to_user(&self, user: &str) -> Decision {
+        let aor = aor_of(user, self.settings.domain());
+        let now = self.wall.as_secs();
+        let mut bindings: Vec<&Binding> = self
+            .location
+            .get(&aor)
+            .map_or_else(Vec::new, |(set, _)| set.live(now).collect());
+        bindings.sort_by_key(|b| (std::cmp::Reverse(b.q), std::cmp::Reverse(b.updated_at)));
+        let mut groups: Vec<(u16, Vec<Target>)> = Vec::new();
+        let mut instances: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        let mut count = 0;
+        for binding in bindings {
+            let Some(way) = self.way_of(binding) else {
+                continue;
+            };
+            // RFC 5626 §5.1: the flows of one instance are alternatives, never forked to.
+            let outbound = binding.reg_id.and(binding.instance.as_deref());
+            if let Some((group, target)) = outbound.and_then(|i| instances.get(i)) {
+                groups[*group].1[*target].ways.push(way);
+                continue;
+            }
+            if count == self.settings.limits.branches {
+                break;
+            }
+            count += 1;
+            if groups.last().is_none_or(|(q, _)| *q != binding.q) {
+                groups.push((binding.q, Vec::new()));
+            }
+            let group = groups.len() - 1;
+            groups[group].1.push(Target { ways: vec![way] });
+            if let Some(instance) = outbound {
+                instances.insert(instance, (group, groups[group].1.len() - 1));
+            }
+        }
+        if groups.is_empty() {
+            return refuse(480, "User Not Registered");
+        }
+        Decision::Forward(groups.into_iter().map(|(_, targets)| targets).collect())
+    }
+
+    fn to_meeting(&self, message: &Message, meeting: &str) -> Decision {
+        if !valid_meeting_name(meeting) {
+            return refuse(404, "No Such User Or Meeting");
+        }
+        if let Some(owner) = self.owners.get(meeting) {
+            if let Some(member) = self.members.get(owner) {
+                return one(Way::to(Destination::Host(member_hops(member)), Side::Inner));
+            }
+            if in_dialog(message) {
+                return Decision::Park;
+            }
+        }
+        let key = if self.factories.contains(meeting) && !in_dialog(message) {
+            // Every call to the factory makes a meeting: spread them.
+            message.call_id()
+        } else {
+            meeting
+        };
+        let candidates = |draining: bool| {
+            self.members
+                .values()
+                .filter(move |m| m.draining == draining)
+                .map(|m| m.id.as_str())
+        };
+        let mut order = rendezvous(key, candidates(false));
+        if order.is_empty() {
+            order = rendezvous(key, candidates(true));
+        }
+        let ways: Vec<Way> = order
+            .into_iter()
+            .take(MEMBERS_TRIED)
+            .filter_map(|id| self.members.get(id))
+            .map(|m| Way::to(Destination::Host(member_hops(m)), Side::Inner))
+            .collect();
+        if ways.is_empty() {
+            if in_dialog(message) {
+                return Decision::Park;
+            }
+            return Decision::Refuse(
+                Refusal::new(503, "No Meeting Manager Available").with(HeaderName::RetryAfter, "5"),
+            );
+        }
+        Decision::Forward(vec![vec![Target { ways }]])
+    }
+}
+
+fn one(way: Way) -> Decision {
+    Decision::Forward(vec![vec![Target { ways: vec![way] }]])
+}
+
+/// Max-Breadth where the request has none (RFC 5393 §5.3.1).
+pub(crate) const MAX_BREADTH: u32 = 60;
+
+/// Max-Breadth of a request.
+pub(crate) fn max_breadth(message: &Message, limits: &CoreLimits) -> u32 {
+    message
+        .number(HeaderName::Other("Max-Breadth"))
+        .ok()
+        .flatten()
+        .unwrap_or(MAX_BREADTH)
+        .min(
+            u32::try_from(limits.branches)
+                .unwrap_or(u32::MAX)
+                .max(MAX_BREADTH),
+        )
+}

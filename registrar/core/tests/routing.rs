@@ -1,0 +1,697 @@
+//! Where requests go: meetings and their owners, flows, Record-Route and Route, GRUUs, guests, identity.
+
+mod common;
+
+use common::{
+    DOMAIN, Request, WALL, World, answer, caller_routes, hop, member, member_hop, settings, text,
+    udp,
+};
+use registrar_core::{GuestMint, rendezvous};
+use sip::{HeaderName, Hop, Message, Transport};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const LOBBY: &str = "sip:lobby@example.org";
+
+/// A request in the dialog that `response` made, as the caller sends it.
+fn in_dialog(method: &str, uri: &str, from: Hop, routes: &[String], n: u64) -> Request {
+    let mut request = Request::new(method, uri, from, n);
+    request.from = format!("<sip:alice@{DOMAIN}>;tag=caller");
+    request.to = "<sip:x@example.org>;tag=callee".into();
+    if !routes.is_empty() {
+        request
+            .headers
+            .push(format!("Route: {}", routes.join(", ")));
+    }
+    request
+}
+
+/// Alice on a WebSocket in the lobby: the routes of both sides.
+fn meeting(world: &mut World, client: Hop) -> (Vec<String>, Vec<String>) {
+    world.invite("alice", client, LOBBY);
+    let invite = world.take_request("INVITE", member_hop(1));
+    let callee: Vec<String> = invite
+        .values(HeaderName::RecordRoute)
+        .map(str::to_owned)
+        .collect();
+    world.deliver(
+        member_hop(1),
+        answer(
+            &invite,
+            200,
+            &[(HeaderName::Contact, "<sip:lobby@example.org>;isfocus")],
+        ),
+    );
+    let ok = world.take_status(200);
+    (caller_routes(&ok), callee)
+}
+
+#[test]
+fn meeting_goes_to_its_owner() {
+    let mut world = World::new().with_members();
+    world.invite("alice", udp(1), LOBBY);
+    let invite = world.take_request("INVITE", member_hop(1));
+    assert_eq!(invite.request_uri(), LOBBY);
+    assert_eq!(invite.header(HeaderName::MaxForwards), Some("69"));
+    world
+        .core
+        .handle_owner(world.now, world.wall, "lobby", Some("m2".into()));
+    world.invite("bob", udp(2), LOBBY);
+    world.take_request("INVITE", member_hop(2));
+}
+
+#[test]
+fn unowned_meeting_goes_to_the_same_manager_from_every_registrar() {
+    let order = rendezvous("fresh", ["m1", "m2"].into_iter());
+    let first = if order[0] == "m1" { 1 } else { 2 };
+    for _ in 0..2 {
+        let mut world = World::new().with_members();
+        world.invite("alice", udp(1), "sip:fresh@example.org");
+        world.take_request("INVITE", member_hop(first));
+    }
+}
+
+#[test]
+fn draining_manager_gets_no_new_meeting() {
+    let mut world = World::new().with_members();
+    let first = rendezvous("fresh", ["m1", "m2"].into_iter())[0].to_owned();
+    let number = if first == "m1" { 1 } else { 2 };
+    let mut draining = member(number);
+    draining.draining = true;
+    world
+        .core
+        .handle_member(world.now, world.wall, &first, Some(draining));
+    world.invite("alice", udp(1), "sip:fresh@example.org");
+    world.take_request("INVITE", member_hop(3 - number));
+}
+
+#[test]
+fn calls_to_a_factory_are_spread_over_the_managers() {
+    let mut world = World::new().with_members();
+    world.core.handle_factories(["new".to_owned()].into());
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..16 {
+        world.invite("alice", udp(1), "sip:new@example.org");
+        seen.insert(world.take().hop.remote);
+        world.sent.clear();
+    }
+    assert_eq!(seen.len(), 2);
+}
+
+#[test]
+fn record_route_has_a_value_for_each_side() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    world.invite("alice", client, LOBBY);
+    let invite = world.take_request("INVITE", member_hop(1));
+    let values: Vec<&str> = invite.values(HeaderName::RecordRoute).collect();
+    assert_eq!(values.len(), 2, "{values:?}");
+    assert!(
+        values[0].contains("@192.0.2.1:5060;transport=udp;lr"),
+        "{values:?}"
+    );
+    assert!(
+        values[1].contains("@192.0.2.1:443;transport=wss;lr"),
+        "{values:?}"
+    );
+}
+
+#[test]
+fn in_dialog_request_of_the_meeting_goes_to_the_clients_connection() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (_, callee) = meeting(&mut world, client);
+    let bye = in_dialog(
+        "BYE",
+        "sip:x7@k3.invalid;transport=ws",
+        member_hop(1),
+        &callee,
+        90,
+    );
+    world.deliver(member_hop(1), bye.message());
+    let sent = world.take();
+    assert_eq!(sent.message.method().as_str(), "BYE");
+    assert_eq!(sent.hop.flow, client.flow);
+    assert_eq!(sent.message.request_uri(), "sip:x7@k3.invalid;transport=ws");
+    assert_eq!(sent.message.values(HeaderName::Route).count(), 0);
+    assert!(
+        world.resolves.is_empty(),
+        "a browser's host is never resolved"
+    );
+}
+
+#[test]
+fn in_dialog_request_of_the_client_goes_to_whoever_owns_the_meeting_now() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (caller, _) = meeting(&mut world, client);
+    world
+        .core
+        .handle_owner(world.now, world.wall, "lobby", Some("m2".into()));
+    let bye = in_dialog("BYE", LOBBY, client, &caller, 91);
+    world.deliver(client, bye.message());
+    let sent = world.take_request("BYE", member_hop(2));
+    assert_eq!(sent.values(HeaderName::Route).count(), 0);
+}
+
+#[test]
+fn ack_of_a_2xx_goes_end_to_end_by_the_routes() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (caller, _) = meeting(&mut world, client);
+    let ack = in_dialog("ACK", LOBBY, client, &caller, 92);
+    world.deliver(client, ack.message());
+    let ack = world.take_request("ACK", member_hop(1));
+    assert_eq!(ack.values(HeaderName::Via).count(), 2);
+}
+
+#[test]
+fn client_that_came_back_over_another_connection_still_reaches_the_meeting() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (caller, _) = meeting(&mut world, client);
+    world.core.handle_flow_closed(client.flow.expect("a flow"));
+    let back = hop(Transport::Wss, 9, 40_009);
+    let update = in_dialog("UPDATE", LOBBY, back, &caller, 93);
+    world.deliver(back, update.message());
+    world.take_request("UPDATE", member_hop(1));
+}
+
+#[test]
+fn meeting_reaches_a_client_that_came_back_by_its_gruu() {
+    let mut world = World::new().with_members();
+    let contact = "<sip:x@k.invalid;transport=ws>;reg-id=1;+sip.instance=\"<urn:uuid:1>\"";
+    let client = hop(Transport::Wss, 1, 40_000);
+    world.register("alice", client, contact);
+    let (_, callee) = meeting(&mut world, client);
+    world.core.handle_flow_closed(client.flow.expect("a flow"));
+    let gruu = "sip:alice@example.org;gr=urn:uuid:1";
+    let info = in_dialog("INFO", gruu, member_hop(1), &callee, 94);
+    world.deliver(member_hop(1), info.message());
+    world.take_status(480);
+    let back = hop(Transport::Wss, 9, 40_009);
+    world.register("alice", back, contact);
+    let info = in_dialog("INFO", gruu, member_hop(1), &callee, 95);
+    world.deliver(member_hop(1), info.message());
+    let sent = world.take();
+    assert_eq!(sent.hop.flow, back.flow);
+    assert_eq!(sent.message.request_uri(), "sip:x@k.invalid;transport=ws");
+}
+
+#[test]
+fn dead_connection_without_a_gruu_is_430() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (_, callee) = meeting(&mut world, client);
+    world.core.handle_flow_closed(client.flow.expect("a flow"));
+    let bye = in_dialog("BYE", "sip:x7@k3.invalid", member_hop(1), &callee, 96);
+    world.deliver(member_hop(1), bye.message());
+    world.take_status(430);
+}
+
+#[test]
+fn udp_client_is_reached_by_its_token_after_a_restart_of_the_registrar() {
+    let mut before = World::new().with_members();
+    let (_, callee) = meeting(&mut before, udp(1));
+    let mut world = World::new().with_members();
+    world.core = registrar_core::Core::new(world.now, settings(), &common::secrets(), [8; 32], 99);
+    let bye = in_dialog("BYE", "sip:alice@10.7.7.7:5062", member_hop(1), &callee, 97);
+    world.deliver(member_hop(1), bye.message());
+    let sent = world.take();
+    assert_eq!(sent.hop.remote, udp(1).remote);
+    assert_eq!(sent.hop.transport, Transport::Udp);
+}
+
+#[test]
+fn token_of_another_registrar_sends_the_request_there() {
+    let mut other = World::with(|s| {
+        s.node = "edge-2".into();
+        for a in &mut s.advertised {
+            a.host = "192.0.2.2".into();
+        }
+    })
+    .with_members();
+    let (_, callee) = meeting(&mut other, hop(Transport::Wss, 1, 40_000));
+    let mut world = World::new().with_members();
+    let bye = in_dialog("BYE", "sip:x7@k3.invalid", member_hop(1), &callee, 98);
+    world.deliver(member_hop(1), bye.message());
+    let sent = world.take();
+    // The wss value is the one with the flow; its address is literal.
+    assert_eq!(sent.hop.remote.ip().to_string(), "192.0.2.2");
+    let routes: Vec<&str> = sent.message.values(HeaderName::Route).collect();
+    assert_eq!(routes.len(), 1, "{routes:?}");
+}
+
+#[test]
+fn binding_held_by_another_registrar_is_reached_through_it() {
+    let mut other = World::with(|s| {
+        s.node = "edge-2".into();
+        for a in &mut s.advertised {
+            a.host = "192.0.2.2".into();
+        }
+    });
+    other.register(
+        "bob",
+        hop(Transport::Wss, 5, 40_000),
+        "<sip:b@x.invalid;transport=ws>",
+    );
+    let (set, revision) = other.store.read("sip:bob@example.org").expect("stored");
+    let mut world = World::new();
+    world
+        .core
+        .handle_bindings("sip:bob@example.org", Some(set), revision);
+    world.invite("alice", udp(1), "sip:bob@example.org");
+    let sent = world.take();
+    assert_eq!(
+        sent.hop.remote,
+        "192.0.2.2:5060".parse::<SocketAddr>().expect("address")
+    );
+    // The other one takes the request as from a peer, without a challenge, and finds the flow.
+    let mut arriving = sent.message.clone();
+    assert_eq!(arriving.values(HeaderName::Route).count(), 1);
+    let from_first = Hop {
+        remote: "192.0.2.1:5060".parse().expect("address"),
+        ..udp(1)
+    };
+    arriving.set(HeaderName::MaxForwards, "69");
+    other.deliver(from_first, arriving);
+    let delivered = other.take();
+    assert_eq!(delivered.hop.flow, hop(Transport::Wss, 5, 40_000).flow);
+    assert_eq!(
+        delivered.message.request_uri(),
+        "sip:b@x.invalid;transport=ws"
+    );
+}
+
+#[test]
+fn two_users_talk_over_the_flows_of_both() {
+    let mut world = World::new();
+    let (a, b) = (
+        hop(Transport::Wss, 1, 40_000),
+        hop(Transport::Tcp, 2, 40_001),
+    );
+    world.register("bob", b, "<sip:bob@10.2.2.2:5062;transport=tcp>");
+    world.invite("alice", a, "sip:bob@example.org");
+    let sent = world.take();
+    assert_eq!(sent.hop.flow, b.flow);
+    let invite = sent.message;
+    assert_eq!(invite.request_uri(), "sip:bob@10.2.2.2:5062;transport=tcp");
+    let callee: Vec<String> = invite
+        .values(HeaderName::RecordRoute)
+        .map(str::to_owned)
+        .collect();
+    world.deliver(
+        b,
+        answer(
+            &invite,
+            200,
+            &[(HeaderName::Contact, "<sip:bob@10.2.2.2:5062>")],
+        ),
+    );
+    let ok = world.take_status(200);
+    let caller = caller_routes(&ok);
+    let bye = in_dialog("BYE", "sip:bob@10.2.2.2:5062", a, &caller, 99);
+    world.deliver(a, bye.message());
+    assert_eq!(world.take().hop.flow, b.flow);
+    let bye = in_dialog("BYE", "sip:a@k.invalid", b, &callee, 100);
+    world.deliver(b, bye.message());
+    assert_eq!(world.take().hop.flow, a.flow);
+}
+
+#[test]
+fn callee_that_accepts_connections_is_called_back_when_its_own_is_gone() {
+    let mut world = World::new();
+    let b = hop(Transport::Tcp, 2, 5064);
+    world.register("bob", b, "<sip:bob@198.51.100.2:5064;transport=tcp>");
+    world.core.handle_flow_closed(b.flow.expect("a flow"));
+    world.invite("alice", udp(1), "sip:bob@example.org");
+    let sent = world.take();
+    assert_eq!(sent.hop.remote, b.remote);
+    assert_eq!(sent.hop.flow, None);
+    let ok = answer(
+        &sent.message,
+        200,
+        &[(
+            HeaderName::Contact,
+            "<sip:bob@198.51.100.2:5064;transport=tcp>",
+        )],
+    );
+    world.deliver(b, ok);
+    let ok = world.take_status(200);
+    let bye = in_dialog(
+        "BYE",
+        "sip:bob@198.51.100.2:5064;transport=tcp",
+        udp(1),
+        &caller_routes(&ok),
+        101,
+    );
+    world.deliver(udp(1), bye.message());
+    assert_eq!(world.take().hop.remote, b.remote);
+}
+
+#[test]
+fn strict_routers_request_uri_is_put_right() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (caller, _) = meeting(&mut world, client);
+    // A strict router puts the next Route into the Request-URI and the target at the end.
+    let top = caller[0].trim_matches(['<', '>']).to_owned();
+    let mut routes = caller[1..].to_vec();
+    routes.push(format!("<{LOBBY}>"));
+    let bye = in_dialog("BYE", &top, client, &routes, 102);
+    world.deliver(client, bye.message());
+    let bye = world.take_request("BYE", member_hop(1));
+    assert_eq!(bye.request_uri(), LOBBY);
+}
+
+#[test]
+fn path_of_a_binding_becomes_the_route_and_a_strict_one_the_request_uri() {
+    let mut world = World::new();
+    for (n, (lr, uri)) in [(";lr", "sip:bob@10.2.2.2"), ("", "sip:10.1.1.1")]
+        .into_iter()
+        .enumerate()
+    {
+        let n = u8::try_from(n).expect("small");
+        let mut request = world.register_request("bob", udp(2), "<sip:bob@10.2.2.2>");
+        request.call_id = format!("path-{n}");
+        request
+            .headers
+            .push("Via: SIP/2.0/UDP 10.2.2.2;branch=z9hG4bKphone".into());
+        request.headers.push(format!("Path: <sip:10.1.1.1{lr}>"));
+        world.authenticated(udp(2), "bob", "secret", &request);
+        world.take_status(200);
+        world.invite("alice", udp(1), "sip:bob@example.org");
+        let sent = world.take();
+        assert_eq!(
+            sent.hop.remote,
+            "10.1.1.1:5060".parse::<SocketAddr>().expect("address")
+        );
+        assert_eq!(sent.message.request_uri(), uri, "{}", text(&sent.message));
+        assert_eq!(sent.message.values(HeaderName::Route).count(), 1);
+        world.sent.clear();
+    }
+}
+
+#[test]
+fn invented_route_token_is_no_way_in() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (_, callee) = meeting(&mut world, client);
+    let forged = callee.last().expect("one").replacen("sip:", "sip:A", 1);
+    let bye = in_dialog("BYE", "sip:x7@k3.invalid", udp(66), &[forged], 103);
+    world.deliver(udp(66), bye.message());
+    let sent = world.take();
+    assert!(!sent.message.is_request(), "{}", text(&sent.message));
+}
+
+#[test]
+fn dialogs_token_does_not_let_new_calls_in() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (_, callee) = meeting(&mut world, client);
+    let mut invite = Request::new("INVITE", "sip:x7@k3.invalid", udp(66), 104);
+    invite.headers.push(format!("Route: {}", callee.join(", ")));
+    world.deliver(udp(66), invite.message());
+    world.take_status(407);
+}
+
+#[test]
+fn in_dialog_request_waits_for_a_takeover_and_then_goes_to_the_new_owner() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (caller, _) = meeting(&mut world, client);
+    world.core.handle_member(world.now, world.wall, "m1", None);
+    let bye = in_dialog("BYE", LOBBY, client, &caller, 105);
+    world.deliver(client, bye.message());
+    world.assert_silent();
+    world.advance(Duration::from_secs(1));
+    world
+        .core
+        .handle_owner(world.now, world.wall, "lobby", Some("m2".into()));
+    world.pump();
+    world.take_request("BYE", member_hop(2));
+}
+
+#[test]
+fn takeover_that_does_not_come_ends_in_503() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    let (caller, _) = meeting(&mut world, client);
+    world.core.handle_member(world.now, world.wall, "m1", None);
+    let bye = in_dialog("BYE", LOBBY, client, &caller, 106);
+    world.deliver(client, bye.message());
+    world.advance(Duration::from_secs(3));
+    world.take_status(503);
+    assert_eq!(world.core.stats().parked, 0);
+}
+
+#[test]
+fn managers_are_not_challenged_and_reach_registered_users() {
+    let mut world = World::new().with_members();
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    let mut invite = Request::new("INVITE", "sip:bob@example.org", member_hop(1), 107);
+    invite.from = format!("<{LOBBY}>;tag=focus");
+    invite
+        .headers
+        .push(format!("P-Asserted-Identity: <{LOBBY}>"));
+    world.deliver(member_hop(1), invite.message());
+    let got = world.take_request("INVITE", udp(2));
+    assert_eq!(
+        got.header(HeaderName::PAssertedIdentity),
+        Some("<sip:lobby@example.org>")
+    );
+    // The same from elsewhere is challenged.
+    world.deliver(udp(66), {
+        let mut other = invite.clone();
+        other.branch = "z9hG4bKforeign".into();
+        other.message()
+    });
+    world.take_status(407);
+}
+
+#[test]
+fn proved_identity_is_asserted_and_a_claimed_one_stripped() {
+    let mut world = World::new().with_members();
+    let n = world.unique();
+    let mut request = Request::new("INVITE", LOBBY, udp(1), n);
+    request.from = format!("\"Alice at home\" <sip:alice@{DOMAIN}>;tag=f{n}");
+    request
+        .headers
+        .push("P-Asserted-Identity: <sip:boss@example.org>".into());
+    world.authenticated(udp(1), "alice", "secret", &request);
+    let invite = world.take_request("INVITE", member_hop(1));
+    let asserted: Vec<&str> = invite.headers(HeaderName::PAssertedIdentity).collect();
+    assert_eq!(asserted, ["\"Alice at home\" <sip:alice@example.org>"]);
+    assert_eq!(
+        invite.header(HeaderName::ProxyAuthorization),
+        None,
+        "credentials go no further"
+    );
+}
+
+#[test]
+fn from_of_another_local_user_is_refused() {
+    let mut world = World::new().with_members();
+    let n = world.unique();
+    let mut request = Request::new("INVITE", LOBBY, udp(1), n);
+    request.from = format!("<sip:bob@{DOMAIN}>;tag=f{n}");
+    world.authenticated(udp(1), "alice", "secret", &request);
+    world.take_status(403);
+}
+
+#[test]
+fn guest_may_call_its_meeting_and_nothing_else() {
+    let mut world = World::new().with_members();
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    let pass = GuestMint::new([3; 32])
+        .issue("lobby", WALL + 100, 7)
+        .expect("valid");
+    let at = hop(Transport::Wss, 1, 40_000);
+    let request = |world: &mut World, uri: &str| {
+        let n = world.unique();
+        let mut request = Request::new("INVITE", uri, at, n);
+        request.from = format!("\"Zoe\" <sip:{}@{DOMAIN}>;tag=f{n}", pass.user);
+        request
+    };
+    let invite = request(&mut world, LOBBY);
+    world.authenticated(at, &pass.user, &pass.password, &invite);
+    let got = world.take_request("INVITE", member_hop(1));
+    assert_eq!(
+        got.header(HeaderName::PAssertedIdentity),
+        Some(format!("\"Zoe\" <sip:{}@{DOMAIN}>", pass.user).as_str())
+    );
+    for uri in [
+        "sip:bob@example.org",
+        "sip:other@example.org",
+        "sip:x@elsewhere.example",
+    ] {
+        let invite = request(&mut world, uri);
+        world.authenticated(at, &pass.user, &pass.password, &invite);
+        world.take_status(403);
+    }
+}
+
+#[test]
+fn other_domains_are_not_relayed_to_unless_allowed() {
+    let mut world = World::new();
+    world.invite("alice", udp(1), "sip:x@elsewhere.example");
+    world.take_status(403);
+    let mut world = World::with(|s| s.relay = true);
+    world.invite("alice", udp(1), "sip:x@elsewhere.example");
+    let (id, uri) = world.resolves.pop_front().expect("a look-up");
+    assert_eq!(uri, "sip:x@elsewhere.example");
+    let hosts: Vec<(Transport, SocketAddr)> = ["203.0.113.1:5060", "203.0.113.2:5060"]
+        .into_iter()
+        .map(|a| (Transport::Udp, a.parse().expect("address")))
+        .collect();
+    world
+        .core
+        .handle_resolved(world.now, world.wall, id, hosts.clone());
+    world.pump();
+    let first = world.take();
+    assert_eq!(first.hop.remote, hosts[0].1);
+    // RFC 3263 §4.3: the next host is tried when one fails.
+    world
+        .core
+        .handle_send_failed(world.now, world.wall, first.id);
+    world.pump();
+    assert_eq!(world.take().hop.remote, hosts[1].1);
+}
+
+#[test]
+fn foreign_route_is_no_open_relay() {
+    let mut world = World::new().with_members();
+    let n = world.unique();
+    let mut request = Request::new("INVITE", LOBBY, udp(1), n);
+    request.from = format!("<sip:alice@{DOMAIN}>;tag=f{n}");
+    request.headers.push("Route: <sip:203.0.113.9;lr>".into());
+    world.authenticated(udp(1), "alice", "secret", &request);
+    world.take_status(403);
+}
+
+#[test]
+fn temporary_gruu_leads_to_its_device() {
+    let mut world = World::new();
+    let b = hop(Transport::Wss, 2, 40_000);
+    let ok = world.register(
+        "bob",
+        b,
+        "<sip:b@x.invalid;transport=ws>;reg-id=1;+sip.instance=\"<urn:uuid:2>\"",
+    );
+    let contact = ok.header(HeaderName::Contact).expect("one").to_owned();
+    let from = contact.find("temp-gruu=\"").expect("given") + "temp-gruu=\"".len();
+    let gruu = contact[from..]
+        .split('"')
+        .next()
+        .expect("quoted")
+        .to_owned();
+    world.invite("alice", udp(1), &gruu);
+    let sent = world.take();
+    assert_eq!(sent.hop.flow, b.flow);
+    assert_eq!(sent.message.request_uri(), "sip:b@x.invalid;transport=ws");
+    let forged = gruu.replacen("tgruu.", "tgruu.A", 1);
+    world.invite("alice", udp(1), &forged);
+    world.take_status(404);
+}
+
+#[test]
+fn public_gruu_rings_one_device_and_the_address_all() {
+    let mut world = World::new();
+    for n in [2, 3] {
+        world.register(
+            "bob",
+            hop(Transport::Wss, n, 40_000),
+            &format!("<sip:b{n}@x.invalid;transport=ws>;reg-id=1;+sip.instance=\"<urn:uuid:{n}>\""),
+        );
+    }
+    world.invite("alice", udp(1), "sip:bob@example.org;gr=urn:uuid:3");
+    assert_eq!(world.take().hop.flow, hop(Transport::Wss, 3, 1).flow);
+    world.assert_silent();
+    world.invite("alice", udp(1), "sip:bob@example.org");
+    assert_eq!(
+        world.sent.iter().filter(|s| s.message.is_request()).count(),
+        2
+    );
+}
+
+#[test]
+fn unknown_method_header_and_body_pass_byte_for_byte() {
+    let mut world = World::new().with_members();
+    let n = world.unique();
+    let mut request = Request::new("FROBNICATE", LOBBY, udp(1), n);
+    request.from = format!("<sip:alice@{DOMAIN}>;tag=f{n}");
+    request
+        .headers
+        .push("X-Strange:   odd ; values,\tkept  ".into());
+    request
+        .headers
+        .push("Content-Type: application/x-raw".into());
+    request.body = "\u{1}\u{2} raw body \r\n.".into();
+    world.authenticated(udp(1), "alice", "secret", &request);
+    let sent = world.take_request("FROBNICATE", member_hop(1));
+    let out = text(&sent);
+    assert!(out.contains("X-Strange:   odd ; values,\tkept"), "{out}");
+    assert_eq!(sent.body().as_ref(), request.body.as_bytes());
+}
+
+#[test]
+fn options_to_the_registrar_are_answered_without_a_password() {
+    let mut world = World::new();
+    let options = Request::new("OPTIONS", "sip:192.0.2.1:5060", udp(1), 200);
+    world.deliver(udp(1), options.message());
+    let ok = world.take_status(200);
+    assert!(ok.header(HeaderName::Allow).is_some());
+    world.core.handle_drain();
+    let mut again = options.clone();
+    again.branch = "z9hG4bKlater".into();
+    again.call_id = "later".into();
+    world.deliver(udp(1), again.message());
+    world.take_status(503);
+}
+
+fn refused(world: &mut World, change: impl FnOnce(&mut Request)) -> Message {
+    let n = world.unique();
+    let mut request = Request::new("INVITE", LOBBY, udp(1), n);
+    change(&mut request);
+    world.deliver(udp(1), request.message());
+    world.take().message
+}
+
+#[test]
+fn what_cannot_be_served_is_told_apart_by_status() {
+    let mut world = World::new().with_members();
+    let status = |m: Message| m.status().map(|s| s.get());
+    let spent = refused(&mut world, |r| r.max_forwards = Some(0));
+    assert_eq!(status(spent), Some(483));
+    let extension = refused(&mut world, |r| {
+        r.headers.push("Proxy-Require: teleport".into())
+    });
+    assert_eq!(extension.header(HeaderName::Unsupported), Some("teleport"));
+    assert_eq!(status(extension), Some(420));
+    let scheme = refused(&mut world, |r| r.uri = "tel:+4912345".into());
+    assert_eq!(status(scheme), Some(416));
+    let version =
+        Request::new("INVITE", LOBBY, udp(1), 999)
+            .text()
+            .replacen("SIP/2.0\r\n", "SIP/7.0\r\n", 1);
+    world.send(udp(1), &version);
+    assert_eq!(status(world.take().message), Some(505));
+    let twice = refused(&mut world, |r| r.headers.push("Call-ID: again".into()));
+    assert_eq!(status(twice), Some(400));
+    let bomb = refused(&mut world, |r| {
+        for n in 0..40 {
+            r.headers.push(format!("Route: <sip:h{n}.example;lr>"));
+        }
+    });
+    assert_eq!(status(bomb), Some(400));
+}
+
+#[test]
+fn require_of_a_register_is_checked_by_the_registrar() {
+    let mut world = World::new();
+    let mut request = world.register_request("alice", udp(1), "<sip:a@198.51.100.1>");
+    request.headers.push("Require: path, teleport".into());
+    world.deliver(udp(1), request.message());
+    let refused = world.take_status(420);
+    assert_eq!(refused.header(HeaderName::Unsupported), Some("teleport"));
+}
