@@ -1,0 +1,500 @@
+//! Starting, draining and stopping one registrar.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use cluster::{Store, StoreError};
+use parking_lot::Mutex;
+use rand::RngCore;
+use registrar_core::{Advertised, Core, CoreLimits, GuestMint, Settings};
+use sip::Transport;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use transport::tls::{CertificateSource, TlsError, Trust};
+use transport::{BindError, Listen, Options, Transports};
+
+use crate::config::{Config, Invalid, networks, parse_advertise};
+use crate::driver::{Driver, Known, Query};
+use crate::feed::{self, News, Topic};
+use crate::http::Server;
+use crate::resolver::Resolver;
+use crate::users::UsersError;
+use crate::web::{self, Site};
+use crate::{admin, metrics, users};
+
+/// How long a stopping registrar waits for connections to end.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How long the first reading of the store may take.
+const STORE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Why a registrar does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration does not fit together.
+    #[error(transparent)]
+    Config(#[from] Invalid),
+    /// A SIP listener.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// An HTTP listener.
+    #[error("cannot listen on {key} {address}: {source}")]
+    Http {
+        /// `http`, `https` or `admin`.
+        key: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The users' file.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where a running registrar is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// SIP over UDP.
+    pub udp: Vec<SocketAddr>,
+    /// SIP over TCP.
+    pub tcp: Vec<SocketAddr>,
+    /// SIP over TLS.
+    pub tls: Vec<SocketAddr>,
+    /// Page, API and SIP over WebSocket.
+    pub http: Vec<SocketAddr>,
+    /// The same over TLS.
+    pub https: Vec<SocketAddr>,
+    /// The role's own read-only API.
+    pub admin: Option<SocketAddr>,
+    /// How clients reach it: (transport, host:port).
+    pub advertised: Vec<(Transport, String)>,
+}
+
+/// A running registrar. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct Registrar {
+    addresses: Addresses,
+    queries: mpsc::Sender<Query>,
+    transports: Transports,
+    stop: CancellationToken,
+    http_stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Drop for Registrar {
+    fn drop(&mut self) {
+        self.http_stop.cancel();
+        self.stop.cancel();
+    }
+}
+
+/// HTTP listeners, open but not served yet.
+struct HttpListeners {
+    plain: Vec<TcpListener>,
+    secure: Vec<TcpListener>,
+}
+
+impl Registrar {
+    /// Starts a registrar: reads the store, opens the listeners, serves. `web` is asked for every page that is
+    /// not part of the API.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running then.
+    pub async fn start(
+        config: Config,
+        store: Arc<dyn Store>,
+        web: Router,
+    ) -> Result<Self, StartError> {
+        config.check()?;
+        metrics::describe();
+        let table = if config.users.as_os_str().is_empty() {
+            registrar_core::Users::default()
+        } else {
+            users::load(&config.users, config.realm())?
+        };
+        let loading = load(store.as_ref());
+        let (secrets, readings) = tokio::time::timeout(STORE_PATIENCE, loading)
+            .await
+            .map_err(|_| StoreError::Unavailable("no answer".into()))??;
+
+        let identity = load_identity(&config)?;
+        let tls = identity.server_config()?;
+        let (transports, input) = Transports::bind(
+            &listeners(&config),
+            Some(Arc::clone(&tls)),
+            transport_options(&config)?,
+        )?;
+        let mut addresses = Addresses::default();
+        for listen in transports.local_addresses() {
+            match listen.transport {
+                Transport::Udp => addresses.udp.push(listen.address),
+                Transport::Tcp => addresses.tcp.push(listen.address),
+                _ => addresses.tls.push(listen.address),
+            }
+        }
+        let http = bind_http(&config, &mut addresses).await?;
+        let settings = settings(&config, &addresses)?;
+        addresses.advertised = settings
+            .advertised
+            .iter()
+            .map(|a| (a.transport, a.host_port()))
+            .collect();
+        if config.advertise.is_empty() {
+            tracing::info!(advertised = ?addresses.advertised, "advertised addresses chosen; set advertise to change them");
+        }
+
+        let stop = CancellationToken::new();
+        let http_stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (news_in, news) = mpsc::channel(1_024);
+        let (queries, query_out) = mpsc::channel(64);
+        let mut core = new_core(settings.clone(), &secrets);
+        core.handle_users(table);
+        core.handle_factories(config.factories.iter().cloned().collect());
+        let mut known = Known::default();
+        for (topic, entries, revision) in readings {
+            known.take(&mut core, News::All(topic, entries));
+            tasks.spawn(feed::follow(
+                Arc::clone(&store),
+                topic,
+                revision,
+                news_in.clone(),
+            ));
+        }
+        let driver = Driver {
+            core,
+            transports: transports.clone(),
+            store,
+            resolver: Resolver::new(),
+            input,
+            news,
+            queries: query_out,
+            stop: stop.clone(),
+            users: (config.users.clone(), config.realm().to_owned()),
+        };
+        tasks.spawn(driver.run(known));
+
+        let site = Arc::new(site(&config, &settings, &addresses, &secrets, &transports));
+        let server = Server {
+            router: web::router(site, web),
+            balancers: networks("proxy_protocol_from", &config.proxy_protocol_from)?.into(),
+            slots: Arc::new(Semaphore::new(config.limits.http_connections)),
+            stop: http_stop.clone(),
+            tasks: tasks.clone(),
+        };
+        for listener in http.plain {
+            server.serve(listener, None);
+        }
+        for listener in http.secure {
+            server.serve(listener, Some(TlsAcceptor::from(Arc::clone(&tls))));
+        }
+        let mut registrar = Self {
+            addresses,
+            queries,
+            transports,
+            stop,
+            http_stop,
+            tasks,
+        };
+        registrar.serve_admin(&config).await?;
+        Ok(registrar)
+    }
+
+    async fn serve_admin(&mut self, config: &Config) -> Result<(), StartError> {
+        let Some(address) = config.admin else {
+            return Ok(());
+        };
+        let failed = |source| StartError::Http {
+            key: "admin",
+            address,
+            source,
+        };
+        let (listener, local) = Server::bind(address).await.map_err(failed)?;
+        self.addresses.admin = Some(local);
+        let server = Server {
+            router: self.admin_router(),
+            balancers: Arc::default(),
+            slots: Arc::new(Semaphore::new(64)),
+            stop: self.http_stop.clone(),
+            tasks: self.tasks.clone(),
+        };
+        server.serve(listener, None);
+        Ok(())
+    }
+
+    /// Where it listens, with the ports it really has.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// The read-only JSON view: `/api/v1/registrations`, `/api/v1/flows`, `/api/v1/registrar`.
+    pub fn admin_router(&self) -> Router {
+        admin::router(self.queries.clone())
+    }
+
+    /// From now on new registrations are refused with Retry-After and OPTIONS with 503, so that clients and load
+    /// balancers go elsewhere; what runs goes on.
+    pub async fn drain(&self) {
+        let _ = self
+            .queries
+            .send(Box::new(|core| core.handle_drain()))
+            .await;
+    }
+
+    /// Stops: no new connections, what is queued is sent, everything ends.
+    pub async fn shutdown(self) {
+        self.http_stop.cancel();
+        self.transports.shutdown(GOODBYE).await;
+        self.stop.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(GOODBYE, self.tasks.wait()).await;
+    }
+}
+
+type Reading = (Topic, Vec<cluster::Entry>, cluster::Revision);
+
+async fn load(store: &dyn Store) -> Result<(registrar_core::Secrets, Vec<Reading>), StoreError> {
+    let secrets = feed::secrets(store).await?;
+    let mut readings = Vec::new();
+    for topic in Topic::ALL {
+        let (entries, revision) = feed::read_all(store, &topic.prefix()).await?;
+        readings.push((topic, entries, revision));
+    }
+    Ok((secrets, readings))
+}
+
+fn new_core(settings: Settings, secrets: &registrar_core::Secrets) -> Core {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    let generation = rand::rng().next_u32();
+    Core::new(Instant::now(), settings, secrets, seed, generation)
+}
+
+fn load_identity(config: &Config) -> Result<transport::tls::Identity, StartError> {
+    let source = match (&config.certificate, &config.key) {
+        (Some(chain), Some(key)) => CertificateSource::Pem {
+            chain: chain.clone(),
+            key: key.clone(),
+        },
+        _ => CertificateSource::Directory(config.data.clone()),
+    };
+    let mut names = config.domains();
+    names.extend(
+        config
+            .advertise
+            .iter()
+            .filter_map(|a| Some(parse_advertise(a)?.host)),
+    );
+    names.extend(config.web_hosts.iter().map(|h| h.to_ascii_lowercase()));
+    names.extend(outgoing_addresses().iter().map(ToString::to_string));
+    names.sort();
+    names.dedup();
+    Ok(transport::tls::load_or_generate(&source, &names)?)
+}
+
+fn listeners(config: &Config) -> Vec<Listen> {
+    let of = |transport, list: &[SocketAddr]| {
+        list.iter()
+            .map(move |address| Listen {
+                transport,
+                address: *address,
+            })
+            .collect::<Vec<_>>()
+    };
+    let mut all = of(Transport::Udp, &config.udp);
+    all.extend(of(Transport::Tcp, &config.tcp));
+    all.extend(of(Transport::Tls, &config.tls));
+    all
+}
+
+fn transport_options(config: &Config) -> Result<Options, StartError> {
+    let client_tls = match transport::tls::client_config(&Trust::System) {
+        Ok(client) => Some(client),
+        Err(error) => {
+            tracing::warn!(%error, "outgoing TLS connections will fail");
+            None
+        }
+    };
+    Ok(Options {
+        proxy_protocol_from: networks("proxy_protocol_from", &config.proxy_protocol_from)?,
+        client_tls,
+        max_connections: config.limits.connections,
+        max_connections_per_source: config.limits.connections_per_source,
+        ..Options::default()
+    })
+}
+
+async fn bind_http(
+    config: &Config,
+    addresses: &mut Addresses,
+) -> Result<HttpListeners, StartError> {
+    let mut open = HttpListeners {
+        plain: Vec::new(),
+        secure: Vec::new(),
+    };
+    for (key, list) in [("http", &config.http), ("https", &config.https)] {
+        for address in list {
+            let failed = |source| StartError::Http {
+                key,
+                address: *address,
+                source,
+            };
+            let (listener, local) = Server::bind(*address).await.map_err(failed)?;
+            if key == "http" {
+                open.plain.push(listener);
+                addresses.http.push(local);
+            } else {
+                open.secure.push(listener);
+                addresses.https.push(local);
+            }
+        }
+    }
+    Ok(open)
+}
+
+/// The addresses of the network cards that lead to the internet, IPv4 and IPv6; no packet is sent for it.
+fn outgoing_addresses() -> Vec<IpAddr> {
+    [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")]
+        .into_iter()
+        .filter_map(|(from, to)| {
+            let socket = UdpSocket::bind(from).ok()?;
+            socket.connect(to).ok()?;
+            let ip = socket.local_addr().ok()?.ip();
+            (!ip.is_unspecified()).then_some(ip)
+        })
+        .collect()
+}
+
+/// Every listener as others reach it.
+fn advertise(entries: &[String], listening: &[(Transport, SocketAddr)]) -> Vec<Advertised> {
+    let mut all = Vec::new();
+    let parsed: Vec<_> = entries.iter().filter_map(|e| parse_advertise(e)).collect();
+    for (transport, address) in listening {
+        let fitting: Vec<_> = parsed
+            .iter()
+            .filter(|a| a.transport.is_none_or(|t| t == *transport))
+            .collect();
+        if !fitting.is_empty() {
+            all.extend(fitting.iter().map(|a| Advertised {
+                transport: *transport,
+                host: a.host.clone(),
+                port: a.port.unwrap_or(address.port()),
+            }));
+            continue;
+        }
+        let hosts = if address.ip().is_unspecified() {
+            let mut found: Vec<IpAddr> = outgoing_addresses()
+                .into_iter()
+                .filter(|ip| ip.is_ipv4() == address.is_ipv4())
+                .collect();
+            if found.is_empty() {
+                found.push(if address.is_ipv4() {
+                    IpAddr::from([127, 0, 0, 1])
+                } else {
+                    IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
+                });
+            }
+            found
+        } else {
+            vec![address.ip()]
+        };
+        all.extend(hosts.into_iter().map(|ip| Advertised {
+            transport: *transport,
+            host: ip.to_string(),
+            port: address.port(),
+        }));
+    }
+    all.dedup();
+    all
+}
+
+fn settings(config: &Config, addresses: &Addresses) -> Result<Settings, StartError> {
+    let mut listening = Vec::new();
+    for (transport, list) in [
+        (Transport::Udp, &addresses.udp),
+        (Transport::Tcp, &addresses.tcp),
+        (Transport::Tls, &addresses.tls),
+        (Transport::Ws, &addresses.http),
+        (Transport::Wss, &addresses.https),
+    ] {
+        listening.extend(list.iter().map(|a| (transport, *a)));
+    }
+    let internal = if config.advertise_internal.is_empty() {
+        Vec::new()
+    } else {
+        advertise(&config.advertise_internal, &listening)
+    };
+    Ok(Settings {
+        node: config.node.clone(),
+        domains: config.domains(),
+        realm: config.realm().to_owned(),
+        advertised: advertise(&config.advertise, &listening),
+        internal,
+        trusted: networks("trusted_networks", &config.trusted_networks)?,
+        relay: config.relay,
+        foreign_callers: config.foreign_callers,
+        min_expires: config.min_expires,
+        max_expires: config.max_expires,
+        default_expires: config.default_expires,
+        flow_timer: config.flow_timer,
+        service_route: config.service_route,
+        limits: CoreLimits {
+            bindings_per_aor: config.limits.contacts_per_user,
+            contexts: config.limits.requests,
+            branches: config.limits.branches,
+            failures_per_source: config.limits.wrong_passwords_per_minute,
+            ..CoreLimits::default()
+        },
+        ..Settings::default()
+    })
+}
+
+fn site(
+    config: &Config,
+    settings: &Settings,
+    addresses: &Addresses,
+    secrets: &registrar_core::Secrets,
+    transports: &Transports,
+) -> Site {
+    let mut hosts = settings.domains.clone();
+    hosts.extend(config.web_hosts.iter().map(|h| h.to_ascii_lowercase()));
+    hosts.extend(
+        settings
+            .advertised
+            .iter()
+            .map(|a| a.host.to_ascii_lowercase()),
+    );
+    hosts.sort();
+    hosts.dedup();
+    let https_port = settings
+        .advertised
+        .iter()
+        .find(|a| a.transport == Transport::Wss)
+        .map(|a| a.port)
+        .or_else(|| addresses.https.first().map(SocketAddr::port));
+    Site {
+        domain: settings.domain().to_owned(),
+        realm: settings.realm.clone(),
+        meetings: config.meetings.clone(),
+        guests: GuestMint::new(secrets.guest),
+        guest_lifetime: config.guest_lifetime(),
+        hosts,
+        https_port,
+        transports: transports.clone(),
+        issued: Mutex::default(),
+    }
+}

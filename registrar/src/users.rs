@@ -1,0 +1,533 @@
+//! The users' file: reading it, changing it, and noticing that somebody changed it.
+//!
+//! TOML:
+//! ```toml
+//! [[user]]
+//! name = "alice"
+//! display = "Alice Liddell"
+//! sha256 = "<HA1 by SHA-256, 64 hex digits>"
+//! md5 = "<HA1 by MD5, 32 hex digits>"
+//! ```
+//! CSV (name ends in `.csv`): `name[,realm],ha1[,ha1][,display]`; an HA1 is told by its length.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use registrar_core::{User, Users};
+use serde::Deserialize;
+use sip::digest::Ha1;
+
+/// Largest file read, bytes.
+const FILE_MAX: u64 = 64 << 20;
+
+/// Why the file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UsersError {
+    /// The system refused.
+    #[error("{path}: {source}")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something in it is wrong.
+    #[error("{path}:{line}: {what}")]
+    Line {
+        /// Which file.
+        path: PathBuf,
+        /// 1-based line.
+        line: usize,
+        /// What is wrong, and what belongs there.
+        what: String,
+    },
+    /// There is no such user.
+    #[error("{path}: no user {name:?}")]
+    Unknown {
+        /// Which file.
+        path: PathBuf,
+        /// Who.
+        name: String,
+    },
+    /// A name that cannot be a user's.
+    #[error("{name:?} cannot be a user name: {what}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Why.
+        what: &'static str,
+    },
+}
+
+fn file_error(path: &Path, source: io::Error) -> UsersError {
+    UsersError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn line_error(path: &Path, line: usize, what: impl Into<String>) -> UsersError {
+    UsersError::Line {
+        path: path.to_owned(),
+        line,
+        what: what.into(),
+    }
+}
+
+fn is_csv(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("csv"))
+}
+
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > 128 {
+        return Err("it must have 1 to 128 characters");
+    }
+    if name.starts_with("guest-") {
+        return Err("names that begin with guest- belong to guests");
+    }
+    if name
+        .chars()
+        .any(|c| c.is_control() || c.is_whitespace() || "\"\\:@<>,;".contains(c))
+    {
+        return Err("it may not have blanks, quotes or any of : @ < > , ;");
+    }
+    Ok(())
+}
+
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TomlFile {
+    #[serde(default)]
+    user: Vec<toml::Spanned<TomlUser>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TomlUser {
+    name: String,
+    #[serde(default)]
+    display: String,
+    sha256: Option<String>,
+    md5: Option<String>,
+}
+
+/// Reads the file. A file that does not exist has no users.
+///
+/// # Errors
+/// [`UsersError`] with file and line.
+pub fn load(path: &Path, realm: &str) -> Result<Users, UsersError> {
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Users::default()),
+        Err(e) => return Err(file_error(path, e)),
+    };
+    parse(path, &text, realm)
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    if fs::metadata(path)?.len() > FILE_MAX {
+        return Err(io::Error::other("larger than 64 MiB"));
+    }
+    fs::read_to_string(path)
+}
+
+fn parse(path: &Path, text: &str, realm: &str) -> Result<Users, UsersError> {
+    let entries = if is_csv(path) {
+        parse_csv(path, text, realm)?
+    } else {
+        parse_toml(path, text)?
+    };
+    let mut users = Users::default();
+    for (line, user) in entries {
+        check_name(&user.name)
+            .map_err(|what| line_error(path, line, format!("user {:?}: {what}", user.name)))?;
+        if user.sha256.is_none() && user.md5.is_none() {
+            return Err(line_error(
+                path,
+                line,
+                format!("user {:?} has neither sha256 nor md5", user.name),
+            ));
+        }
+        if let Some(old) = users.insert(user) {
+            return Err(line_error(
+                path,
+                line,
+                format!("user {:?} is there twice", old.name),
+            ));
+        }
+    }
+    Ok(users)
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes()
+        .iter()
+        .take(offset)
+        .filter(|b| **b == b'\n')
+        .count()
+        + 1
+}
+
+fn parse_toml(path: &Path, text: &str) -> Result<Vec<(usize, User)>, UsersError> {
+    let file: TomlFile = toml::from_str(text).map_err(|e| {
+        let line = e.span().map_or(1, |span| line_of(text, span.start));
+        line_error(path, line, e.message())
+    })?;
+    let mut users = Vec::with_capacity(file.user.len());
+    for entry in file.user {
+        let line = line_of(text, entry.span().start);
+        let user = entry.into_inner();
+        for (key, value, digits) in [("sha256", &user.sha256, 64), ("md5", &user.md5, 32)] {
+            if value.as_ref().is_some_and(|v| !is_hex(v, digits)) {
+                let what = format!("{key} of user {:?} must be {digits} hex digits", user.name);
+                return Err(line_error(path, line, what));
+            }
+        }
+        let lower = |v: Option<String>| v.map(|v| v.to_ascii_lowercase());
+        users.push((
+            line,
+            User {
+                name: user.name,
+                display: user.display,
+                sha256: lower(user.sha256),
+                md5: lower(user.md5),
+            },
+        ));
+    }
+    Ok(users)
+}
+
+fn parse_csv(path: &Path, text: &str, realm: &str) -> Result<Vec<(usize, User)>, UsersError> {
+    let mut users = Vec::new();
+    for (index, row) in text.lines().enumerate() {
+        let line = index + 1;
+        let row = row.trim();
+        let heading = index == 0 && matches!(row.split(',').next(), Some("name" | "user"));
+        if row.is_empty() || row.starts_with('#') || heading {
+            continue;
+        }
+        let mut fields = row.split(',').map(str::trim);
+        let mut user = User {
+            name: fields.next().unwrap_or_default().to_owned(),
+            display: String::new(),
+            sha256: None,
+            md5: None,
+        };
+        for field in fields.filter(|f| !f.is_empty()) {
+            let hashed = user.sha256.is_some() || user.md5.is_some();
+            if is_hex(field, 64) {
+                user.sha256 = Some(field.to_ascii_lowercase());
+            } else if is_hex(field, 32) {
+                user.md5 = Some(field.to_ascii_lowercase());
+            } else if hashed && user.display.is_empty() {
+                user.display = field.to_owned();
+            } else if hashed || field != realm {
+                let what = format!(
+                    "{field:?} is neither an HA1 (64 or 32 hex digits) nor the realm {realm:?}"
+                );
+                return Err(line_error(path, line, what));
+            }
+        }
+        users.push((line, user));
+    }
+    Ok(users)
+}
+
+/// Adds a user, or gives one a new password and display name. The rest of the file stays as it is.
+///
+/// # Errors
+/// [`UsersError`]: the name, the file, or what is in it.
+pub fn add(
+    path: &Path,
+    realm: &str,
+    name: &str,
+    password: &str,
+    display: &str,
+) -> Result<(), UsersError> {
+    check_name(name).map_err(|what| UsersError::Name {
+        name: name.to_owned(),
+        what,
+    })?;
+    let text = match read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(e) => return Err(file_error(path, e)),
+    };
+    let known = parse(path, &text, realm)?.get(name).is_some();
+    let mut text = if known {
+        without(path, &text, realm, name)?
+    } else {
+        text
+    };
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    let ha1 = Ha1::new(name, realm, password);
+    if is_csv(path) {
+        let display = display.replace([',', '\n', '\r'], " ");
+        text.push_str(&format!(
+            "{name},{realm},{},{},{display}\n",
+            ha1.sha256, ha1.md5
+        ));
+    } else {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let quoted = |s: &str| toml::Value::String(s.to_owned()).to_string();
+        text.push_str(&format!(
+            "[[user]]\nname = {}\ndisplay = {}\nsha256 = \"{}\"\nmd5 = \"{}\"\n",
+            quoted(name),
+            quoted(display),
+            ha1.sha256,
+            ha1.md5
+        ));
+    }
+    parse(path, &text, realm)?;
+    replace(path, &text)
+}
+
+/// The users of the file, in order of names.
+///
+/// # Errors
+/// [`UsersError`] with file and line.
+pub fn list(path: &Path, realm: &str) -> Result<Vec<User>, UsersError> {
+    Ok(load(path, realm)?.iter().cloned().collect())
+}
+
+/// Removes a user. The rest of the file stays as it is.
+///
+/// # Errors
+/// [`UsersError::Unknown`], or what is wrong with the file.
+pub fn remove(path: &Path, realm: &str, name: &str) -> Result<(), UsersError> {
+    let text = read(path).map_err(|e| file_error(path, e))?;
+    if parse(path, &text, realm)?.get(name).is_none() {
+        return Err(UsersError::Unknown {
+            path: path.to_owned(),
+            name: name.to_owned(),
+        });
+    }
+    replace(path, &without(path, &text, realm, name)?)
+}
+
+/// The text without the lines of one user.
+fn without(path: &Path, text: &str, realm: &str, name: &str) -> Result<String, UsersError> {
+    let lines: Vec<&str> = text.lines().collect();
+    let (from, to) = if is_csv(path) {
+        let entries = parse_csv(path, text, realm)?;
+        let line = entries
+            .iter()
+            .find(|(_, u)| u.name == name)
+            .map_or(0, |(line, _)| *line);
+        (line.saturating_sub(1), line)
+    } else {
+        let entries = parse_toml(path, text)?;
+        let heads: Vec<usize> = lines
+            .iter()
+            .enumerate()
+            .filter(|(_, l)| l.trim_start().starts_with("[[user]]"))
+            .map(|(i, _)| i)
+            .collect();
+        let place = entries
+            .iter()
+            .position(|(_, u)| u.name == name)
+            .unwrap_or(usize::MAX);
+        if heads.len() != entries.len() {
+            // `user = [{...}]` or a heading in some other spelling: written anew instead of guessed at.
+            let kept = entries
+                .into_iter()
+                .map(|(_, u)| u)
+                .filter(|u| u.name != name);
+            return Ok(write_toml(kept));
+        }
+        let from = heads.get(place).copied().unwrap_or(lines.len());
+        (from, heads.get(place + 1).copied().unwrap_or(lines.len()))
+    };
+    let mut out = String::with_capacity(text.len());
+    for (index, line) in lines.iter().enumerate() {
+        if index < from || index >= to {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    Ok(out)
+}
+
+fn write_toml(users: impl Iterator<Item = User>) -> String {
+    let quoted = |s: &str| toml::Value::String(s.to_owned()).to_string();
+    let mut out = String::new();
+    for user in users {
+        out.push_str(&format!(
+            "[[user]]\nname = {}\ndisplay = {}\n",
+            quoted(&user.name),
+            quoted(&user.display)
+        ));
+        for (key, value) in [("sha256", user.sha256), ("md5", user.md5)] {
+            if let Some(value) = value {
+                out.push_str(&format!("{key} = \"{value}\"\n"));
+            }
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Whole or not at all; readable to the owner only, since an HA1 is as good as a password.
+fn replace(path: &Path, text: &str) -> Result<(), UsersError> {
+    let write = || -> io::Result<()> {
+        if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            fs::create_dir_all(parent)?;
+        }
+        let mut name = path.as_os_str().to_owned();
+        name.push(format!(".{}.new", std::process::id()));
+        let temporary = PathBuf::from(name);
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|e| file_error(path, e))
+}
+
+/// Tells when a file changed since it was asked last.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    path: PathBuf,
+    seen: Option<(SystemTime, u64)>,
+}
+
+impl Watched {
+    pub(crate) fn new(path: &Path) -> Self {
+        let path = path.to_owned();
+        let seen = stamp(&path);
+        Self { path, seen }
+    }
+
+    /// Whether it changed, appeared or went.
+    pub(crate) fn changed(&mut self) -> bool {
+        let now = stamp(&self.path);
+        std::mem::replace(&mut self.seen, now) != now
+    }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str, text: &str) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join(name);
+        fs::write(&path, text).expect("written");
+        (directory, path)
+    }
+
+    #[test]
+    fn added_user_is_listed_and_removed_and_comments_stay() {
+        let (_keep, path) = file("users.toml", "# the staff\n");
+        add(&path, "example.org", "alice", "secret", "Alice \"A\"").expect("added");
+        add(&path, "example.org", "bob", "secret", "").expect("added");
+        add(&path, "example.org", "alice", "other", "Alice").expect("changed");
+        let users = list(&path, "example.org").expect("reads");
+        let names: Vec<_> = users.iter().map(|u| u.name.as_str()).collect();
+        assert_eq!(names, ["alice", "bob"]);
+        assert_eq!(
+            users[0].sha256,
+            Some(Ha1::new("alice", "example.org", "other").sha256)
+        );
+        remove(&path, "example.org", "alice").expect("removed");
+        assert!(
+            fs::read_to_string(&path)
+                .expect("text")
+                .starts_with("# the staff\n")
+        );
+        assert_eq!(list(&path, "example.org").expect("reads").len(), 1);
+        assert!(matches!(
+            remove(&path, "example.org", "alice"),
+            Err(UsersError::Unknown { .. })
+        ));
+    }
+
+    #[test]
+    fn csv_tells_realm_hashes_and_display_by_their_form() {
+        let sha = "a".repeat(64);
+        let md5 = "B".repeat(32);
+        let text = format!(
+            "name,realm,sha256,md5,display\nalice,example.org,{sha},{md5},Alice L\nbob,{md5}\n"
+        );
+        let (_keep, path) = file("users.csv", &text);
+        let users = load(&path, "example.org").expect("reads");
+        let alice = users.get("alice").expect("there");
+        assert_eq!(alice.sha256.as_deref(), Some(sha.as_str()));
+        assert_eq!(alice.md5, Some(md5.to_ascii_lowercase()));
+        assert_eq!(alice.display, "Alice L");
+        assert_eq!(users.get("bob").expect("there").sha256, None);
+        add(&path, "example.org", "carol", "pw", "Carol, C").expect("added");
+        remove(&path, "example.org", "alice").expect("removed");
+        let users = load(&path, "example.org").expect("reads");
+        assert_eq!(users.get("carol").expect("there").display, "Carol  C");
+        assert_eq!(users.len(), 2);
+    }
+
+    #[test]
+    fn mistakes_are_told_with_file_and_line() {
+        let cases = [
+            (
+                "users.toml",
+                "[[user]]\nname = \"a\"\n\n[[user]]\nname = \"b\"\nsha256 = \"12\"\n",
+                4,
+            ),
+            (
+                "users.toml",
+                "[[user]]\nname = \"a\"\npassword = \"x\"\n",
+                3,
+            ),
+            ("users.toml", "[[user]]\nname = \"a\"\n", 1),
+            (
+                "users.csv",
+                "alice,0123456789abcdef0123456789abcdef\nbob,other.org,0123456789abcdef0123456789abcdef\n",
+                2,
+            ),
+            ("users.csv", "guest-1,0123456789abcdef0123456789abcdef\n", 1),
+            (
+                "users.csv",
+                "a,0123456789abcdef0123456789abcdef\n\na,0123456789abcdef0123456789abcdef\n",
+                3,
+            ),
+        ];
+        for (name, text, expected) in cases {
+            let (_keep, path) = file(name, text);
+            match load(&path, "example.org") {
+                Err(UsersError::Line { line, what, .. }) => assert_eq!(line, expected, "{what}"),
+                other => panic!("{text}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_noticed_once() {
+        let (_keep, path) = file("users.toml", "");
+        let mut watched = Watched::new(&path);
+        assert!(!watched.changed());
+        add(&path, "example.org", "alice", "secret", "").expect("added");
+        assert!(watched.changed());
+        assert!(!watched.changed());
+    }
+}
