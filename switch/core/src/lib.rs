@@ -10,7 +10,9 @@
 
 pub mod codec;
 pub mod codecs;
+pub mod dtls;
 pub mod error;
+pub mod ice;
 pub mod ids;
 pub mod io;
 pub mod keyframe;
@@ -23,7 +25,9 @@ pub mod rtcp;
 pub mod rtp;
 pub mod slot;
 pub mod speaker;
+pub mod srtp;
 pub mod stats;
+pub mod stun;
 
 pub use codecs::{AudioCodec, VideoCodec};
 pub use error::MeetingError;
