@@ -209,12 +209,21 @@ impl IceLite {
         let Some(heard) = self.heard else {
             return false;
         };
-        if self.state == State::Lost || now.saturating_duration_since(heard) < CONSENT {
+        if self.state == State::Lost {
+            return false;
+        }
+        if now.saturating_duration_since(heard) < CONSENT {
+            self.remotes
+                .retain(|remote| now.saturating_duration_since(remote.heard) < CONSENT);
             let selected = self.selected.map(|(_, address)| address);
-            self.remotes.retain(|remote| {
-                Some(remote.address) == selected
-                    || now.saturating_duration_since(remote.heard) < CONSENT
-            });
+            // The selected pair is dead while another is still checked: go there.
+            if !self.remotes.iter().any(|r| Some(r.address) == selected) {
+                self.selected = self
+                    .remotes
+                    .iter()
+                    .max_by_key(|remote| remote.heard)
+                    .map(|remote| (remote.socket, remote.address));
+            }
             return false;
         }
         self.state = State::Lost;

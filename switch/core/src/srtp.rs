@@ -589,8 +589,7 @@ impl Sealer {
     /// [`SrtpError::BadPacket`], [`SrtpError::NoRoom`], [`SrtpError::Exhausted`],
     /// [`SrtpError::TooManySsrcs`].
     pub fn seal_rtp(&mut self, buffer: &mut [u8], len: usize) -> Result<usize, SrtpError> {
-        let (header, ssrc, sequence) =
-            rtp_header(buffer.get(..len).ok_or(SrtpError::BadPacket)?)?;
+        let (header, ssrc, sequence) = rtp_header(buffer.get(..len).ok_or(SrtpError::BadPacket)?)?;
         let sealed = len + self.profile.rtp_overhead();
         if buffer.len() < sealed {
             return Err(SrtpError::NoRoom);
