@@ -1,10 +1,15 @@
 //! Typed views of structured headers.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
+use crate::lex;
 use crate::message::Method;
-use crate::uri::Uri;
+use crate::uri::{Uri, literal};
+
+mod view;
+
+pub use view::{NameAddrRef, ParamsRef, ViaRef};
 
 /// A header value that does not parse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,20 +27,73 @@ pub enum HeaderError {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Params(pub Vec<(String, Option<String>)>);
 
-#[allow(unused_variables)]
 impl Params {
     /// Value by case-insensitive name (`Some("")` for one without a value).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        todo!()
+        self.0
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+            .map(|(_, v)| v.as_deref().unwrap_or(""))
     }
+
     /// Sets or adds; `None`: without a value.
     pub fn set(&mut self, name: &str, value: Option<&str>) {
-        todo!()
+        let value = value.map(str::to_owned);
+        match self
+            .0
+            .iter_mut()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name))
+        {
+            Some(param) => param.1 = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
     }
+
     /// Removes.
     pub fn remove(&mut self, name: &str) {
-        todo!()
+        self.0.retain(|(n, _)| !n.eq_ignore_ascii_case(name));
+    }
+}
+
+/// Feature tags whose values are quoted whatever they hold (RFC 3840 §9; those of other trees begin with `+`).
+const FEATURE_TAGS: [&str; 18] = [
+    "actor",
+    "application",
+    "audio",
+    "automata",
+    "class",
+    "control",
+    "data",
+    "description",
+    "duplex",
+    "events",
+    "extensions",
+    "isfocus",
+    "language",
+    "methods",
+    "mobility",
+    "priority",
+    "schemes",
+    "video",
+];
+
+/// Prints values in quotes where they need them.
+impl fmt::Display for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in &self.0 {
+            write!(f, ";{name}")?;
+            let Some(value) = value else { continue };
+            f.write_char('=')?;
+            let quoted =
+                name.starts_with('+') || FEATURE_TAGS.iter().any(|t| name.eq_ignore_ascii_case(t));
+            if !quoted && lex::is_plain_value(value) {
+                f.write_str(value)?;
+            } else {
+                lex::write_quoted(f, value)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -51,15 +109,22 @@ pub struct NameAddr {
     pub params: Params,
 }
 
-#[allow(unused_variables)]
 impl NameAddr {
     /// Parses one value.
     ///
     /// # Errors
     /// What is wrong, as text for a 400.
     pub fn parse(s: &str) -> Result<Self, HeaderError> {
-        todo!()
+        Self::parse_as("address", s)
     }
+
+    /// As [`Self::parse`], with the header's name for the error.
+    pub(crate) fn parse_as(header: &'static str, s: &str) -> Result<Self, HeaderError> {
+        NameAddrRef::parse(s)
+            .and_then(|view| view.to_name_addr())
+            .map_err(|what| HeaderError::Malformed(header, what))
+    }
+
     /// `<uri>` without display name or parameters.
     #[must_use]
     pub fn new(uri: Uri) -> Self {
@@ -69,21 +134,31 @@ impl NameAddr {
             params: Params::default(),
         }
     }
+
     /// The `tag` parameter.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         self.params.get("tag")
     }
+
     /// `Contact: *`.
     #[must_use]
     pub fn is_star(&self) -> bool {
-        todo!()
+        self.uri.scheme.is_empty()
     }
 }
 
+/// Always with angle brackets, so that no parameter changes sides; the display name in quotes.
 impl fmt::Display for NameAddr {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_star() {
+            return f.write_char('*');
+        }
+        if !self.display.is_empty() {
+            lex::write_quoted(f, &self.display)?;
+            f.write_char(' ')?;
+        }
+        write!(f, "<{}>{}", self.uri, self.params)
     }
 }
 
@@ -94,6 +169,45 @@ pub struct CSeq {
     pub number: u32,
     /// Method.
     pub method: Method,
+}
+
+impl CSeq {
+    /// Parses `1*DIGIT LWS Method`.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn parse(s: &str) -> Result<Self, HeaderError> {
+        let (number, method) = split_cseq(s)?;
+        Ok(Self {
+            number,
+            method: Method::from_token(method),
+        })
+    }
+}
+
+/// Number and method token of a CSeq.
+pub(crate) fn split_cseq(s: &str) -> Result<(u32, &str), HeaderError> {
+    let bad = |what| HeaderError::Malformed("CSeq", what);
+    let (number, method) = lex::trim(s)
+        .split_once([' ', '\t'])
+        .ok_or(bad("no method"))?;
+    let number = lex::digits(number.as_bytes()).ok_or(bad("no number"))?;
+    // RFC 3261 §8.1.1.5: below 2**31.
+    if number >= 1 << 31 {
+        return Err(bad("number out of range"));
+    }
+    let number = u32::try_from(number).map_err(|_| bad("number out of range"))?;
+    let method = lex::trim_start(method);
+    if !lex::is_token(method) {
+        return Err(bad("method is not a token"));
+    }
+    Ok((number, method))
+}
+
+impl fmt::Display for CSeq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.number, self.method)
+    }
 }
 
 /// One Via value (RFC 3261 §20.42, RFC 3581).
@@ -109,29 +223,37 @@ pub struct Via {
     pub params: Params,
 }
 
-#[allow(unused_variables)]
 impl Via {
     /// Parses one value.
     ///
     /// # Errors
     /// What is wrong.
     pub fn parse(s: &str) -> Result<Self, HeaderError> {
-        todo!()
+        Ok(ViaRef::parse(s)?.to_via())
     }
+
     /// branch; empty where absent.
     #[must_use]
     pub fn branch(&self) -> &str {
         self.params.get("branch").unwrap_or("")
     }
-    /// `received`, where it is an address.
+
+    /// `received`, where it is an address; IPv6 with brackets or without (RFC 5118 §4.5).
     #[must_use]
     pub fn received(&self) -> Option<IpAddr> {
-        todo!()
+        literal(self.params.get("received")?)
     }
 }
 
 impl fmt::Display for Via {
-    fn fmt(&self, _f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        todo!()
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SIP/2.0/{} {}", self.transport, self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        write!(f, "{}", self.params)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,7 @@ pub mod digest;
 pub mod frame;
 pub mod header;
 pub mod hop;
+mod lex;
 pub mod message;
 pub mod offer_answer;
 pub mod reliable;

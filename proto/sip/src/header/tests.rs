@@ -1,0 +1,146 @@
+use super::*;
+
+#[test]
+fn display_names_come_quoted_bare_or_not_at_all() {
+    for (s, display, uri) in [
+        (
+            r#""Mr. \"J\" User" <sip:j@h>"#,
+            r#"Mr. "J" User"#,
+            "sip:j@h",
+        ),
+        ("A. Bell <sip:a@h>;tag=1", "A. Bell", "sip:a@h"),
+        (
+            "caller<sip:caller@example.com>;tag=323",
+            "caller",
+            "sip:caller@example.com",
+        ),
+        ("<sip:a@h;lr>;x", "", "sip:a@h;lr"),
+        ("sip:a@h;tag=1", "", "sip:a@h"),
+        ("Jörg <sip:a@h>", "Jörg", "sip:a@h"),
+    ] {
+        let a = NameAddr::parse(s).unwrap();
+        assert_eq!(a.display, display);
+        assert_eq!(a.uri.to_string(), uri);
+    }
+}
+
+#[test]
+fn without_brackets_parameters_are_the_headers() {
+    let a = NameAddr::parse("sip:+1@gw;unknownparam").unwrap();
+    assert_eq!(a.params.get("UNKNOWNPARAM"), Some(""));
+    assert!(a.uri.params.is_empty());
+    let a = NameAddr::parse("<sip:+1@gw;unknownparam>").unwrap();
+    assert!(a.params.0.is_empty());
+    assert_eq!(a.uri.param("unknownparam"), Some(""));
+}
+
+#[test]
+fn malformed_addresses_are_refused_with_the_cause() {
+    for (s, what) in [
+        (r#""Mr. J. User <sip:j@h>"#, "unterminated quoted string"),
+        (
+            "Bell, Alexander <sip:a@h>",
+            "display name needs quotation marks",
+        ),
+        ("< sip:a@h >", "no scheme"),
+        ("<sip:a@h", "unclosed angle bracket"),
+        ("<sip:a@h>;;;;", "empty parameter"),
+        ("<sip:a@h> x", "text after the address"),
+        ("<sip:a@h>;tag=", "parameter without its value"),
+        ("sip:a@h?Route=x", "URI needs angle brackets"),
+        ("sip:a@h x", "text after the address"),
+        ("", "no address"),
+        ("\"x\" sip:a@h", "no address after the display name"),
+    ] {
+        match NameAddr::parse(s) {
+            Err(e) => assert_eq!(e, HeaderError::Malformed("address", what), "{s}"),
+            Ok(a) => panic!("{s} parsed as {a:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_star_is_an_address_without_a_uri() {
+    let a = NameAddr::parse(" * ").unwrap();
+    assert!(a.is_star());
+    assert_eq!(a.to_string(), "*");
+}
+
+#[test]
+fn printed_parameters_are_quoted_where_they_must_be() {
+    let s = r#""B \\ \"x\"" <sip:b@h>;expires=60;+sip.instance="<urn:uuid:0>";reg-id=1;methods="INVITE";ob"#;
+    let a = NameAddr::parse(s).unwrap();
+    assert_eq!(a.params.get("+sip.instance"), Some("<urn:uuid:0>"));
+    assert_eq!(a.to_string(), s);
+}
+
+#[test]
+fn nothing_that_is_printed_breaks_a_line() {
+    let mut a = NameAddr::new(Uri::sip("a\r\nEvil: 1", "h"));
+    a.display = "x\r\nEvil: 1".into();
+    a.params.set("p", Some("y\r\nEvil: 1"));
+    let s = a.to_string();
+    assert!(!s.contains(['\r', '\n']), "{s}");
+}
+
+#[test]
+fn via_is_read_through_any_white_space() {
+    let v = Via::parse("SIP  / 2.0  / TCP     spindle.example.com   ;  branch  =   z9hG4bK9ikj8")
+        .unwrap();
+    assert_eq!(
+        v.to_string(),
+        "SIP/2.0/TCP spindle.example.com;branch=z9hG4bK9ikj8"
+    );
+    let v =
+        Via::parse("SIP/2.0/UDP [2001:db8::9:1] : 6050;received=[2001:db8::9:255];rport").unwrap();
+    assert_eq!((v.host.as_str(), v.port), ("[2001:db8::9:1]", Some(6050)));
+    assert_eq!(v.received(), Some("2001:db8::9:255".parse().unwrap()));
+    assert_eq!(v.params.get("rport"), Some(""));
+    let v = Via::parse("SIP/2.0/UDP h;received=2001:db8::9:255;branch=z9hG4bKas3").unwrap();
+    assert_eq!(v.received(), Some("2001:db8::9:255".parse().unwrap()));
+    assert_eq!(v.branch(), "z9hG4bKas3");
+}
+
+#[test]
+fn malformed_vias_are_refused_with_the_cause() {
+    for (s, what) in [
+        ("", "not SIP/2.0"),
+        ("SIP/7.0/UDP h", "not SIP/2.0"),
+        ("SIP/2.0/ ;x", "no transport"),
+        ("SIP/2.0/UDP", "no host"),
+        ("SIP/2.0/UDP ;branch=x", "no host"),
+        ("SIP/2.0/UDP 192.0.2.15;;,;,,", "empty parameter"),
+        ("SIP/2.0/UDP h:99999", "bad port"),
+        ("SIP/2.0/UDP 2001:db8::1", "bad port"),
+        ("SIP/2.0/UDP [::1", "unclosed bracket"),
+        ("SIP/2.0/UDP h h2;branch=x", "character not allowed in host"),
+        ("SIP/2.0/UDP h;branch=\"x", "unterminated quoted string"),
+        ("Ünicode", "not SIP/2.0"),
+    ] {
+        match Via::parse(s) {
+            Err(e) => assert_eq!(e, HeaderError::Malformed("Via", what), "{s}"),
+            Ok(v) => panic!("{s} parsed as {v:?}"),
+        }
+    }
+}
+
+#[test]
+fn cseq_numbers_stay_below_two_to_the_31st() {
+    assert_eq!(
+        CSeq::parse("0009   INVITE").unwrap().to_string(),
+        "9 INVITE"
+    );
+    assert_eq!(CSeq::parse("2147483647 X").unwrap().number, (1 << 31) - 1);
+    for s in [
+        "2147483648 INVITE",
+        "36893488147419103232 REGISTER",
+        "INVITE",
+        "1",
+        "",
+        "-1 INVITE",
+        "1 IN(VITE)",
+        "1 INVITE x",
+    ] {
+        assert!(CSeq::parse(s).is_err(), "{s}");
+    }
+}

@@ -1,0 +1,293 @@
+//! The lexical ground of SIP's grammar (RFC 3261 §25.1), over unfolded text.
+
+/// Byte classes, one bit each, so that a scan is one table look-up a byte.
+const TOKEN: u8 = 1;
+/// What a parameter value may hold unquoted: everything visible that cannot end the value. Wider than
+/// `token / host`, because deployed branches, tags and flow tokens are, and still without ambiguity.
+const VALUE: u8 = 2;
+/// What needs no quotes when we write it: `token / host`.
+const PLAIN_VALUE: u8 = 4;
+/// `user` of a SIP URI, without the escapes; `#` is not in the grammar, but telephones dial it.
+const USER: u8 = 8;
+/// `password` of a SIP URI, without the escapes.
+const PASSWORD: u8 = 16;
+/// `paramchar` of a SIP URI, without the escapes.
+const URI_PARAM: u8 = 32;
+/// `hname`, `hvalue` of a SIP URI, without the escapes.
+const URI_HEADER: u8 = 64;
+/// `host` as a name or an IPv4 address; `_` is not in the grammar, but in many a DNS zone.
+const HOST: u8 = 128;
+
+static CLASS: [u8; 256] = classes();
+
+const fn mark(table: &mut [u8; 256], set: &[u8], bits: u8) {
+    let mut i = 0;
+    while i < set.len() {
+        table[set[i] as usize] |= bits;
+        i += 1;
+    }
+}
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0u8; 256];
+    let mut b = 0x21;
+    while b < 0x7f {
+        if !matches!(b, b'"' | b'<' | b'>' | b',' | b';') {
+            table[b as usize] |= VALUE;
+        }
+        if b.is_ascii_alphanumeric() {
+            table[b as usize] |=
+                TOKEN | PLAIN_VALUE | USER | PASSWORD | URI_PARAM | URI_HEADER | HOST;
+        }
+        b += 1;
+    }
+    mark(&mut table, b"-.!%*_+`'~", TOKEN | PLAIN_VALUE);
+    mark(&mut table, b"[]:", PLAIN_VALUE);
+    mark(
+        &mut table,
+        b"-_.!~*'()",
+        USER | PASSWORD | URI_PARAM | URI_HEADER,
+    );
+    mark(&mut table, b"&=+$,;?/#", USER);
+    mark(&mut table, b"&=+$,", PASSWORD);
+    mark(&mut table, b"[]/:&+$", URI_PARAM);
+    mark(&mut table, b"[]/?:+$", URI_HEADER);
+    mark(&mut table, b"-._", HOST);
+    table
+}
+
+const fn is(b: u8, bits: u8) -> bool {
+    CLASS[b as usize] & bits != 0
+}
+
+fn all(s: &str, bits: u8) -> bool {
+    s.bytes().all(|b| is(b, bits))
+}
+
+/// Every byte is of the class, or part of a `%HH` escape.
+fn all_escaped(s: &str, bits: u8) -> bool {
+    let s = s.as_bytes();
+    let mut i = 0;
+    while i < s.len() {
+        if is(s[i], bits) {
+            i += 1;
+        } else if s[i] == b'%' && hex_pair(s, i + 1).is_some() {
+            i += 3;
+        } else {
+            return false;
+        }
+    }
+    true
+}
+
+pub(crate) fn is_token_byte(b: u8) -> bool {
+    is(b, TOKEN)
+}
+
+pub(crate) fn is_token(s: &str) -> bool {
+    !s.is_empty() && all(s, TOKEN)
+}
+
+/// Whether a parameter value may stand without quotes when we write it.
+pub(crate) fn is_plain_value(s: &str) -> bool {
+    !s.is_empty() && all(s, PLAIN_VALUE)
+}
+
+pub(crate) fn is_user(s: &str) -> bool {
+    all_escaped(s, USER)
+}
+
+/// A byte that may stand in `user` as it is.
+pub(crate) fn is_user_byte(b: u8) -> bool {
+    is(b, USER)
+}
+
+pub(crate) fn is_password(s: &str) -> bool {
+    all_escaped(s, PASSWORD)
+}
+
+pub(crate) fn is_uri_param(s: &str) -> bool {
+    all_escaped(s, URI_PARAM)
+}
+
+pub(crate) fn is_uri_header(s: &str) -> bool {
+    all_escaped(s, URI_HEADER)
+}
+
+pub(crate) fn is_host_name(s: &str) -> bool {
+    !s.is_empty() && all(s, HOST)
+}
+
+/// The byte that two hex digits at `at` stand for.
+pub(crate) fn hex_pair(s: &[u8], at: usize) -> Option<u8> {
+    let digit = |b: u8| (b as char).to_digit(16);
+    let high = digit(*s.get(at)?)?;
+    let low = digit(*s.get(at + 1)?)?;
+    u8::try_from(high * 16 + low).ok()
+}
+
+pub(crate) const fn is_blank(b: u8) -> bool {
+    b == b' ' || b == b'\t'
+}
+
+/// Without spaces and tabs at either end.
+pub(crate) fn trim(s: &str) -> &str {
+    s.trim_matches([' ', '\t'])
+}
+
+/// Without spaces and tabs in front.
+pub(crate) fn trim_start(s: &str) -> &str {
+    s.trim_start_matches([' ', '\t'])
+}
+
+/// `s` begins with a quotation mark: the index behind the closing one.
+pub(crate) fn quoted_end(s: &[u8]) -> Option<usize> {
+    let mut i = 1;
+    loop {
+        match s.get(i)? {
+            b'"' => return Some(i + 1),
+            b'\\' => i += 2,
+            _ => i += 1,
+        }
+    }
+}
+
+/// The text of a quoted string given without its quotation marks.
+pub(crate) fn unquote(inner: &str) -> String {
+    let mut out = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => out.extend(chars.next()),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Writes `s` as a quoted string. CR and LF cannot stand in one, not even escaped: they are left out.
+pub(crate) fn write_quoted(f: &mut impl std::fmt::Write, s: &str) -> std::fmt::Result {
+    f.write_char('"')?;
+    for c in s.chars() {
+        match c {
+            '"' | '\\' | '\0' => {
+                f.write_char('\\')?;
+                f.write_char(c)?;
+            }
+            '\r' | '\n' => {}
+            c => f.write_char(c)?,
+        }
+    }
+    f.write_char('"')
+}
+
+/// A parameter value at the start of `s`: its length, quotation marks included. `None`: a quoted string
+/// that never ends.
+pub(crate) fn value_len(s: &str) -> Option<usize> {
+    if s.starts_with('"') {
+        return quoted_end(s.as_bytes());
+    }
+    Some(
+        s.bytes()
+            .position(|b| !is(b, VALUE))
+            .unwrap_or_else(|| s.len()),
+    )
+}
+
+/// Where the comma is that ends the first item of a list: commas in quotation marks and in angle
+/// brackets do not count (RFC 3261 §7.3.1).
+fn comma(s: &[u8]) -> Option<usize> {
+    let mut i = 0;
+    while i < s.len() {
+        match s[i] {
+            b',' => return Some(i),
+            b'"' => i += quoted_end(&s[i..])?,
+            b'<' => i += memchr::memchr(b'>', &s[i..])? + 1,
+            _ => i += 1,
+        }
+    }
+    None
+}
+
+/// The items of a comma list, trimmed. An empty list has none; an item between two commas may be empty.
+#[derive(Clone, Debug)]
+pub(crate) struct Commas<'a> {
+    rest: Option<&'a str>,
+}
+
+impl<'a> Commas<'a> {
+    pub(crate) fn new(list: &'a str) -> Self {
+        let list = trim(list);
+        Self {
+            rest: (!list.is_empty()).then_some(list),
+        }
+    }
+
+    /// The whole text as the only item.
+    pub(crate) fn remaining(&self) -> Option<&'a str> {
+        self.rest
+    }
+}
+
+impl<'a> Iterator for Commas<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let s = self.rest?;
+        // A comma is ASCII, so that the halves are whole characters.
+        if let Some(at) = comma(s.as_bytes()) {
+            self.rest = Some(trim(&s[at + 1..]));
+            Some(trim(&s[..at]))
+        } else {
+            self.rest = None;
+            Some(s)
+        }
+    }
+}
+
+/// Digits only, in 64 bits; numbers beyond saturate, so that "too large" can be told from "not a number".
+pub(crate) fn digits(s: &[u8]) -> Option<u64> {
+    if s.is_empty() || !s.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(s.iter().fold(0u64, |n, b| {
+        n.saturating_mul(10).saturating_add(u64::from(b - b'0'))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_in_quotes_and_brackets_do_not_split() {
+        let items: Vec<_> =
+            Commas::new(r#""a, \", b" <sip:x,y@z> , <sip:b?c=d,e>;p="," ,sip:c"#).collect();
+        assert_eq!(
+            items,
+            [
+                r#""a, \", b" <sip:x,y@z>"#,
+                r#"<sip:b?c=d,e>;p=",""#,
+                "sip:c"
+            ]
+        );
+        assert_eq!(Commas::new(" ").count(), 0);
+        assert_eq!(Commas::new(",").collect::<Vec<_>>(), ["", ""]);
+    }
+
+    #[test]
+    fn an_open_quote_swallows_the_rest_of_the_list() {
+        assert_eq!(
+            Commas::new(r#"a, "b, c"#).collect::<Vec<_>>(),
+            ["a", r#""b, c"#]
+        );
+    }
+
+    #[test]
+    fn huge_numbers_saturate_instead_of_wrapping() {
+        assert_eq!(digits(b"4294967301"), Some(4_294_967_301));
+        assert_eq!(digits(b"99999999999999999999999"), Some(u64::MAX));
+        assert_eq!(digits(b"-1"), None);
+        assert_eq!(digits(b""), None);
+    }
+}

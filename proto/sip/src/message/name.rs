@@ -1,0 +1,349 @@
+//! Names of header fields.
+
+/// Declares [`HeaderName`] and its tables from one list: variant, long form, compact form.
+macro_rules! names {
+    ($($variant:ident = $long:literal $(| $compact:literal)?),+ $(,)?) => {
+        /// Names a header field. Known ones in long and compact form compare equal (RFC 3261 §7.3.3);
+        /// others go by [`HeaderName::Other`], case-insensitively.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(missing_docs)]
+        #[non_exhaustive]
+        pub enum HeaderName<'a> {
+            $($variant,)+
+            Other(&'a str),
+        }
+
+        /// The long forms, by [`Id`].
+        const LONG: &[&str] = &[$($long),+];
+        /// The compact forms (IANA, RFC 3261 §7.3.3), by [`Id`]; 0 where there is none.
+        const COMPACT: &[u8] = &[$(names!(@compact $($compact)?)),+];
+
+        impl<'a> HeaderName<'a> {
+            const KNOWN: &'static [HeaderName<'static>] = &[$(HeaderName::$variant),+];
+
+            /// Position of a known name in the tables; [`OTHER`] for `Other`.
+            fn index(self) -> Id {
+                /// The same variants without fields, so that they number themselves.
+                enum Index { $($variant),+ }
+                match self {
+                    $(Self::$variant => Index::$variant as Id,)+
+                    Self::Other(_) => OTHER,
+                }
+            }
+        }
+    };
+    (@compact) => { 0 };
+    (@compact $c:literal) => { $c };
+}
+
+names! {
+    Accept = "Accept",
+    AcceptContact = "Accept-Contact" | b'a',
+    AcceptEncoding = "Accept-Encoding",
+    AcceptLanguage = "Accept-Language",
+    AlertInfo = "Alert-Info",
+    Allow = "Allow",
+    AllowEvents = "Allow-Events" | b'u',
+    AuthenticationInfo = "Authentication-Info",
+    Authorization = "Authorization",
+    CallId = "Call-ID" | b'i',
+    CallInfo = "Call-Info",
+    Contact = "Contact" | b'm',
+    ContentDisposition = "Content-Disposition",
+    ContentEncoding = "Content-Encoding" | b'e',
+    ContentLanguage = "Content-Language",
+    ContentLength = "Content-Length" | b'l',
+    ContentType = "Content-Type" | b'c',
+    CSeq = "CSeq",
+    Date = "Date",
+    ErrorInfo = "Error-Info",
+    Event = "Event" | b'o',
+    Expires = "Expires",
+    FlowTimer = "Flow-Timer",
+    From = "From" | b'f',
+    Identity = "Identity" | b'y',
+    IdentityInfo = "Identity-Info" | b'n',
+    InReplyTo = "In-Reply-To",
+    MaxForwards = "Max-Forwards",
+    MimeVersion = "MIME-Version",
+    MinExpires = "Min-Expires",
+    MinSe = "Min-SE",
+    Organization = "Organization",
+    PAssertedIdentity = "P-Asserted-Identity",
+    PPreferredIdentity = "P-Preferred-Identity",
+    Path = "Path",
+    Priority = "Priority",
+    Privacy = "Privacy",
+    ProxyAuthenticate = "Proxy-Authenticate",
+    ProxyAuthorization = "Proxy-Authorization",
+    ProxyRequire = "Proxy-Require",
+    RAck = "RAck",
+    Reason = "Reason",
+    RecordRoute = "Record-Route",
+    ReferTo = "Refer-To" | b'r',
+    ReferredBy = "Referred-By" | b'b',
+    RejectContact = "Reject-Contact" | b'j',
+    Replaces = "Replaces",
+    ReplyTo = "Reply-To",
+    RequestDisposition = "Request-Disposition" | b'd',
+    Require = "Require",
+    RetryAfter = "Retry-After",
+    Route = "Route",
+    RSeq = "RSeq",
+    Server = "Server",
+    ServiceRoute = "Service-Route",
+    SessionExpires = "Session-Expires" | b'x',
+    SipEtag = "SIP-ETag",
+    SipIfMatch = "SIP-If-Match",
+    Subject = "Subject" | b's',
+    SubscriptionState = "Subscription-State",
+    Supported = "Supported" | b'k',
+    Timestamp = "Timestamp",
+    To = "To" | b't',
+    Unsupported = "Unsupported",
+    UserAgent = "User-Agent",
+    Via = "Via" | b'v',
+    Warning = "Warning",
+    WwwAuthenticate = "WWW-Authenticate",
+}
+
+/// Number of names known.
+pub(super) const COUNT: usize = LONG.len();
+
+/// A known name as a small number: index into the tables.
+pub(super) type Id = u8;
+
+/// Every name that is not known.
+pub(super) const OTHER: Id = u8::MAX;
+
+/// Known names in a hash table with open addressing, made at compile time: nearly always one look-up and
+/// one comparison a header line.
+static BUCKETS: [Id; 256] = buckets();
+
+/// Multipliers chosen so that today's names do not collide; a name added later may, and is probed for.
+const MULTIPLIERS: [usize; 5] = [244, 113, 85, 175, 25];
+
+/// Mixes length and four letters; `| 0x20` folds the case of letters and leaves `-` alone.
+const fn hash(name: &[u8]) -> u8 {
+    let n = name.len();
+    let fourth = if n > 3 { 3 } else { n - 1 };
+    let mixed = n * MULTIPLIERS[0]
+        + (name[0] | 0x20) as usize * MULTIPLIERS[1]
+        + (name[n / 2] | 0x20) as usize * MULTIPLIERS[2]
+        + (name[n - 1] | 0x20) as usize * MULTIPLIERS[3]
+        + (name[fourth] | 0x20) as usize * MULTIPLIERS[4];
+    ((mixed >> 3) & 0xff) as u8
+}
+
+const fn buckets() -> [Id; 256] {
+    let mut table = [OTHER; 256];
+    let mut i = 0;
+    while i < LONG.len() {
+        let mut slot = hash(LONG[i].as_bytes());
+        while table[slot as usize] != OTHER {
+            slot = slot.wrapping_add(1);
+        }
+        table[slot as usize] = i as Id;
+        i += 1;
+    }
+    table
+}
+
+/// The known name these bytes spell, in long or compact form and any case; [`OTHER`] where none.
+pub(super) fn id_of(name: &[u8]) -> Id {
+    match name {
+        [] => OTHER,
+        [c] => {
+            let c = c.to_ascii_lowercase();
+            // `COMPACT` holds 0 for none, which no one-letter name is after the alphabetic check.
+            match COMPACT.iter().position(|&k| k == c) {
+                Some(i) if c.is_ascii_lowercase() => i as Id,
+                _ => OTHER,
+            }
+        }
+        _ => {
+            let mut slot = hash(name);
+            loop {
+                let id = BUCKETS[slot as usize];
+                if id == OTHER || LONG[id as usize].as_bytes().eq_ignore_ascii_case(name) {
+                    return id;
+                }
+                slot = slot.wrapping_add(1);
+            }
+        }
+    }
+}
+
+/// The long form of a known name; empty for [`OTHER`].
+pub(super) fn long(id: Id) -> &'static str {
+    LONG.get(id as usize).copied().unwrap_or("")
+}
+
+/// Names of RFC 3261 itself.
+pub(super) fn in_rfc3261(id: Id) -> bool {
+    use HeaderName as H;
+    HeaderName::KNOWN.get(id as usize).is_some_and(|name| {
+        matches!(
+            name,
+            H::Accept
+                | H::AcceptEncoding
+                | H::AcceptLanguage
+                | H::AlertInfo
+                | H::Allow
+                | H::AuthenticationInfo
+                | H::Authorization
+                | H::CallId
+                | H::CallInfo
+                | H::Contact
+                | H::ContentDisposition
+                | H::ContentEncoding
+                | H::ContentLanguage
+                | H::ContentLength
+                | H::ContentType
+                | H::CSeq
+                | H::Date
+                | H::ErrorInfo
+                | H::Expires
+                | H::From
+                | H::InReplyTo
+                | H::MaxForwards
+                | H::MimeVersion
+                | H::MinExpires
+                | H::Organization
+                | H::Priority
+                | H::ProxyAuthenticate
+                | H::ProxyAuthorization
+                | H::ProxyRequire
+                | H::RecordRoute
+                | H::ReplyTo
+                | H::Require
+                | H::RetryAfter
+                | H::Route
+                | H::Server
+                | H::Subject
+                | H::Supported
+                | H::Timestamp
+                | H::To
+                | H::Unsupported
+                | H::UserAgent
+                | H::Via
+                | H::Warning
+                | H::WwwAuthenticate
+        )
+    })
+}
+
+/// Headers whose value is one, commas and all (RFC 3261 §7.3.1, §20): they are never split.
+pub(super) fn is_single(id: Id) -> bool {
+    use HeaderName as H;
+    HeaderName::KNOWN.get(id as usize).is_some_and(|name| {
+        matches!(
+            name,
+            H::Authorization
+                | H::CallId
+                | H::CSeq
+                | H::ContentLength
+                | H::ContentType
+                | H::Date
+                | H::Event
+                | H::From
+                | H::Identity
+                | H::MaxForwards
+                | H::Organization
+                | H::ProxyAuthenticate
+                | H::ProxyAuthorization
+                | H::ReferTo
+                | H::ReferredBy
+                | H::Replaces
+                | H::RetryAfter
+                | H::Server
+                | H::SessionExpires
+                | H::Subject
+                | H::SubscriptionState
+                | H::To
+                | H::UserAgent
+                | H::WwwAuthenticate
+        )
+    })
+}
+
+impl<'a> HeaderName<'a> {
+    /// The name these characters spell: long or compact, in any case.
+    #[must_use]
+    pub fn of(name: &'a str) -> Self {
+        Self::KNOWN
+            .get(id_of(name.as_bytes()) as usize)
+            .map_or(Self::Other(name), |&known| known)
+    }
+
+    /// The long form, or the characters of [`HeaderName::Other`].
+    #[must_use]
+    pub fn as_str(&self) -> &'a str {
+        match *self {
+            Self::Other(name) => name,
+            known => long(known.id()),
+        }
+    }
+
+    /// Position in the tables. `Other` with the characters of a known name is that name.
+    pub(super) fn id(self) -> Id {
+        match self {
+            Self::Other(name) => id_of(name.as_bytes()),
+            known => known.index(),
+        }
+    }
+
+    /// The known name with that id; `Other("")` for [`OTHER`].
+    pub(super) fn by_id(id: Id) -> HeaderName<'static> {
+        HeaderName::KNOWN
+            .get(id as usize)
+            .copied()
+            .unwrap_or(HeaderName::Other(""))
+    }
+
+    /// Whether a header field with that id and name as written is this one.
+    pub(super) fn matches(self, id: Id, own: Id, written: &[u8]) -> bool {
+        own == id
+            && match self {
+                Self::Other(name) if own == OTHER => name.as_bytes().eq_ignore_ascii_case(written),
+                _ => true,
+            }
+    }
+}
+
+impl std::fmt::Display for HeaderName<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_found_in_any_case_and_in_its_compact_form() {
+        for (i, long) in LONG.iter().enumerate() {
+            for spelling in [
+                (*long).to_owned(),
+                long.to_ascii_lowercase(),
+                long.to_ascii_uppercase(),
+            ] {
+                assert_eq!(id_of(spelling.as_bytes()) as usize, i, "{spelling}");
+            }
+            assert_eq!(HeaderName::KNOWN[i].id() as usize, i);
+            assert_eq!(HeaderName::of(long).as_str(), *long);
+            if COMPACT[i] != 0 {
+                assert_eq!(id_of(&[COMPACT[i].to_ascii_uppercase()]) as usize, i);
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_names_stay_themselves() {
+        for name in ["X-Custom", "z", "", "Vias", "Vi", "\0", "!"] {
+            assert_eq!(HeaderName::of(name), HeaderName::Other(name));
+        }
+        assert_eq!(HeaderName::Other("v").id(), HeaderName::Via.id());
+    }
+}
