@@ -107,10 +107,10 @@ impl Framer {
     }
 
     fn advance(&mut self) -> Result<Option<Frame>, FrameError> {
-        if self.lines == 0 && self.line == 0 && self.scanned == 0 {
-            if let Some(keepalive) = self.keepalive() {
-                return Ok(keepalive);
-            }
+        if self.scanned == 0
+            && let Some(keepalive) = self.keepalive()
+        {
+            return Ok(keepalive);
         }
         if self.head_end.is_none() {
             self.scan_head()?;

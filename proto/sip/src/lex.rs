@@ -187,11 +187,7 @@ pub(crate) fn value_len(s: &str) -> Option<usize> {
     if s.starts_with('"') {
         return quoted_end(s.as_bytes());
     }
-    Some(
-        s.bytes()
-            .position(|b| !is(b, VALUE))
-            .unwrap_or_else(|| s.len()),
-    )
+    Some(s.bytes().position(|b| !is(b, VALUE)).unwrap_or(s.len()))
 }
 
 /// Where the comma is that ends the first item of a list: commas in quotation marks and in angle

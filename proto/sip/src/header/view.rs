@@ -37,7 +37,7 @@ impl<'a> ParamsRef<'a> {
         let end = s
             .bytes()
             .position(|b| !lex::is_token_byte(b))
-            .unwrap_or_else(|| s.len());
+            .unwrap_or(s.len());
         let (name, rest) = s.split_at(end);
         if name.is_empty() {
             return Err("empty parameter");
@@ -295,7 +295,7 @@ fn sent_protocol(s: &str) -> Result<(&str, &str), What> {
     let end = rest
         .bytes()
         .position(|b| !lex::is_token_byte(b))
-        .unwrap_or_else(|| rest.len());
+        .unwrap_or(rest.len());
     if end == 0 {
         return Err("no transport");
     }
