@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The focus without IO.
+
+pub mod conference_info;

@@ -1,0 +1,359 @@
+use std::time::{Duration, Instant};
+
+use roxmltree::{Document, Node};
+
+use super::*;
+
+const NS: &str = "urn:ietf:params:xml:ns:conference-info";
+
+fn audio(source: u32, muted: bool) -> Media {
+    Media {
+        id: "0".to_owned(),
+        kind: MediaKind::Audio,
+        label: Some("1".to_owned()),
+        src_id: Some(source),
+        direction: Direction::SendRecv,
+        muted,
+    }
+}
+
+fn user(name: &str, source: u32) -> User {
+    User {
+        display_text: name.to_owned(),
+        roles: vec!["participant".to_owned()],
+        endpoints: BTreeMap::from([(
+            format!("sip:{source}@192.0.2.1"),
+            Endpoint {
+                display_text: String::new(),
+                status: EndpointStatus::Connected,
+                joining_method: JoiningMethod::DialedIn,
+                joined: Some(951_782_400),
+                media: vec![audio(source, false)],
+            },
+        )]),
+    }
+}
+
+fn conference(names: &[(&str, u32)]) -> Conference {
+    Conference {
+        entity: "sip:standup@example.com".to_owned(),
+        title: "Stand-up".to_owned(),
+        maximum_user_count: Some(100),
+        active: true,
+        locked: false,
+        users: names
+            .iter()
+            .map(|(name, source)| (format!("sip:{name}@example.com"), user(name, *source)))
+            .collect(),
+    }
+}
+
+fn crowd(count: u32) -> Conference {
+    let names: Vec<(String, u32)> = (1..=count).map(|n| (format!("user{n:03}"), n)).collect();
+    let names: Vec<(&str, u32)> = names.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+    conference(&names)
+}
+
+fn child<'a>(node: Node<'a, 'a>, name: &str) -> Option<Node<'a, 'a>> {
+    node.children().find(|n| n.has_tag_name((NS, name)))
+}
+
+fn text<'a>(node: Node<'a, 'a>, path: &[&str]) -> Option<&'a str> {
+    path.iter()
+        .try_fold(node, |node, name| child(node, name))?
+        .text()
+}
+
+/// What a subscriber does with documents (RFC 4575 §4.4), in its simplest form: text of users by entity.
+#[derive(Default)]
+struct Subscriber {
+    version: Option<u32>,
+    users: BTreeMap<String, String>,
+    gaps: usize,
+}
+
+impl Subscriber {
+    fn take(&mut self, document: &str) {
+        let xml = Document::parse(document).expect("well-formed");
+        let root = xml.root_element();
+        let version: u32 = root.attribute("version").unwrap().parse().unwrap();
+        if root.attribute("state") == Some("full") {
+            self.users.clear();
+        } else if self.version != version.checked_sub(1) {
+            self.gaps += 1;
+        }
+        self.version = Some(version);
+        let Some(users) = child(root, "users") else {
+            return;
+        };
+        for user in users.children().filter(Node::is_element) {
+            let entity = user.attribute("entity").unwrap().to_owned();
+            if user.attribute("state") == Some("deleted") {
+                assert!(self.users.remove(&entity).is_some());
+            } else {
+                self.users.insert(entity, document[user.range()].to_owned());
+            }
+        }
+    }
+}
+
+fn assert_same(subscriber: &Subscriber, conference: &Conference) {
+    let mut fresh = Subscriber::default();
+    fresh.take(&full(conference, 1));
+    assert_eq!(subscriber.users, fresh.users);
+    assert_eq!(subscriber.gaps, 0);
+}
+
+#[test]
+fn full_document_names_everyone_with_role_and_source() {
+    let text_of = full(&conference(&[("alice", 7), ("bob", 9)]), 3);
+    let xml = Document::parse(&text_of).unwrap();
+    let root = xml.root_element();
+    assert!(root.has_tag_name((NS, "conference-info")));
+    assert_eq!(root.attribute("entity"), Some("sip:standup@example.com"));
+    assert_eq!(root.attribute("state"), Some("full"));
+    assert_eq!(root.attribute("version"), Some("3"));
+    assert_eq!(
+        text(root, &["conference-description", "subject"]),
+        Some("Stand-up")
+    );
+    assert_eq!(text(root, &["conference-state", "user-count"]), Some("2"));
+    assert_eq!(text(root, &["conference-state", "locked"]), Some("false"));
+    let bob = child(root, "users")
+        .unwrap()
+        .children()
+        .find(|n| n.attribute("entity") == Some("sip:bob@example.com"))
+        .unwrap();
+    assert_eq!(text(bob, &["display-text"]), Some("bob"));
+    assert_eq!(text(bob, &["roles", "entry"]), Some("participant"));
+    assert_eq!(text(bob, &["endpoint", "status"]), Some("connected"));
+    assert_eq!(
+        text(bob, &["endpoint", "joining-method"]),
+        Some("dialed-in")
+    );
+    assert_eq!(
+        text(bob, &["endpoint", "joining-info", "when"]),
+        Some("2000-02-29T00:00:00Z")
+    );
+    assert_eq!(text(bob, &["endpoint", "media", "type"]), Some("audio"));
+    assert_eq!(text(bob, &["endpoint", "media", "label"]), Some("1"));
+    assert_eq!(text(bob, &["endpoint", "media", "src-id"]), Some("9"));
+    assert_eq!(
+        text(bob, &["endpoint", "media", "status"]),
+        Some("sendrecv")
+    );
+}
+
+#[test]
+fn muted_stream_is_shown_as_not_sending() {
+    let mut media = audio(1, true);
+    assert_eq!(media.status(), Direction::RecvOnly);
+    media.direction = Direction::SendOnly;
+    assert_eq!(media.status(), Direction::Inactive);
+    media.muted = false;
+    assert_eq!(media.status(), Direction::SendOnly);
+}
+
+#[test]
+fn text_that_looks_like_markup_stays_text() {
+    let mut state = conference(&[("alice", 7)]);
+    let evil = "</display-text><user entity=\"x\"/> & 'q' \u{1}\u{0}\n end";
+    state.users.values_mut().next().unwrap().display_text = evil.to_owned();
+    let quoted = "sip:a\"b<c>&'\t@example.com";
+    state.users.insert(quoted.to_owned(), user("bob", 9));
+    let document = full(&state, 1);
+    let xml = Document::parse(&document).unwrap();
+    let users: Vec<_> = child(xml.root_element(), "users")
+        .unwrap()
+        .children()
+        .collect();
+    assert_eq!(users.len(), 2);
+    assert_eq!(users[0].attribute("entity"), Some(quoted));
+    assert_eq!(
+        text(users[1], &["display-text"]),
+        Some(evil.replace(['\u{1}', '\u{0}'], "\u{fffd}").as_str())
+    );
+}
+
+#[test]
+fn partial_document_has_the_changed_users_only() {
+    let before = crowd(20);
+    let mut after = before.clone();
+    after.users.remove("sip:user003@example.com");
+    after
+        .users
+        .insert("sip:zoe@example.com".to_owned(), user("zoe", 99));
+    let endpoint = after.users.get_mut("sip:user007@example.com").unwrap();
+    let endpoint = endpoint.endpoints.values_mut().next().unwrap();
+    endpoint.media[0].muted = true;
+    let document = diff(&before, &after, 2).unwrap();
+    let xml = Document::parse(&document).unwrap();
+    let root = xml.root_element();
+    assert_eq!(root.attribute("state"), Some("partial"));
+    assert!(child(root, "conference-description").is_none());
+    assert!(child(root, "conference-state").is_none(), "still twenty");
+    let users = child(root, "users").unwrap();
+    assert_eq!(users.attribute("state"), Some("partial"));
+    let summary: Vec<_> = users
+        .children()
+        .map(|u| {
+            (
+                u.attribute("entity").unwrap(),
+                u.attribute("state").unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        summary,
+        [
+            ("sip:user007@example.com", "full"),
+            ("sip:zoe@example.com", "full"),
+            ("sip:user003@example.com", "deleted"),
+        ]
+    );
+}
+
+#[test]
+fn nothing_changed_is_no_document() {
+    assert_eq!(diff(&crowd(3), &crowd(3), 2), None);
+}
+
+#[test]
+fn title_and_lock_are_told_without_users() {
+    let before = crowd(3);
+    let mut after = before.clone();
+    after.title = "Retro".to_owned();
+    after.locked = true;
+    let document = diff(&before, &after, 2).unwrap();
+    let xml = Document::parse(&document).unwrap();
+    let root = xml.root_element();
+    assert_eq!(
+        text(root, &["conference-description", "subject"]),
+        Some("Retro")
+    );
+    assert_eq!(text(root, &["conference-state", "locked"]), Some("true"));
+    assert!(child(root, "users").is_none());
+}
+
+#[test]
+fn a_change_of_most_users_is_a_full_document() {
+    let before = crowd(10);
+    let document = diff(&before, &conference(&[("zoe", 99)]), 2).unwrap();
+    let xml = Document::parse(&document).unwrap();
+    assert_eq!(xml.root_element().attribute("state"), Some("full"));
+}
+
+#[test]
+fn first_change_is_told_at_once_and_a_flurry_as_one_after_the_interval() {
+    let start = Instant::now();
+    let mut state = crowd(3);
+    let mut feed = Feed::new(state.clone(), 1, Duration::from_millis(500));
+    let mut subscriber = Subscriber::default();
+    subscriber.take(&feed.full());
+    assert_eq!(feed.poll_timeout(start), None);
+
+    state
+        .users
+        .insert("sip:zoe@example.com".to_owned(), user("zoe", 99));
+    feed.on_changed();
+    subscriber.take(&feed.poll_document(&state, start).expect("at once"));
+    assert_eq!(subscriber.users.len(), 4);
+
+    for name in ["yan", "xia", "wim"] {
+        state
+            .users
+            .insert(format!("sip:{name}@example.com"), user(name, 1));
+        feed.on_changed();
+        let soon = start + Duration::from_millis(499);
+        assert_eq!(feed.poll_document(&state, soon), None);
+    }
+    let due = feed.poll_timeout(start).unwrap();
+    assert_eq!(due, start + Duration::from_millis(500));
+    subscriber.take(&feed.poll_document(&state, due).expect("due"));
+    assert_same(&subscriber, &state);
+    assert_eq!(feed.version(), 3);
+    assert_eq!(feed.poll_timeout(due), None);
+}
+
+#[test]
+fn a_change_taken_back_is_not_told_and_delays_nothing() {
+    let start = Instant::now();
+    let state = crowd(3);
+    let mut feed = Feed::new(state.clone(), 1, Duration::from_secs(5));
+    feed.on_changed();
+    assert_eq!(feed.poll_document(&state, start), None);
+    assert_eq!(feed.version(), 1);
+    feed.on_changed();
+    assert!(feed.poll_document(&crowd(4), start).is_some());
+}
+
+#[test]
+fn subscriber_who_comes_between_two_documents_sees_no_gap() {
+    let start = Instant::now();
+    let mut feed = Feed::new(crowd(3), 1, Duration::from_secs(1));
+    feed.on_changed();
+    feed.poll_document(&crowd(4), start).unwrap();
+    let state = crowd(6);
+    feed.on_changed();
+    let mut late = Subscriber::default();
+    late.take(&feed.full());
+    assert_eq!(late.users.len(), 4, "what was told so far");
+    late.take(
+        &feed
+            .poll_document(&state, start + Duration::from_secs(1))
+            .unwrap(),
+    );
+    assert_same(&late, &state);
+}
+
+#[test]
+fn random_changes_lead_every_subscriber_to_the_same_state() {
+    let mut seed = 1u64;
+    let mut next = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let mut now = Instant::now();
+    let mut state = crowd(8);
+    let mut feed = Feed::new(state.clone(), 41, DEFAULT_INTERVAL);
+    let mut subscriber = Subscriber::default();
+    subscriber.take(&feed.full());
+    for _ in 0..500 {
+        let entity = format!("sip:user{:03}@example.com", next(12));
+        match next(3) {
+            0 => drop(state.users.remove(&entity)),
+            1 => drop(state.users.insert(entity, user("again", 5))),
+            _ => state.locked = !state.locked,
+        }
+        feed.on_changed();
+        now += Duration::from_millis(next(400));
+        if let Some(document) = feed.poll_document(&state, now) {
+            subscriber.take(&document);
+            assert_same(&subscriber, &state);
+        }
+    }
+    assert!(feed.version() > 100);
+}
+
+#[test]
+fn end_of_the_meeting_is_a_document_of_state_deleted() {
+    let mut feed = Feed::new(crowd(1), 7, DEFAULT_INTERVAL);
+    let document = feed.end();
+    let xml = Document::parse(&document).unwrap();
+    assert_eq!(xml.root_element().attribute("state"), Some("deleted"));
+    assert_eq!(xml.root_element().attribute("version"), Some("8"));
+}
+
+#[test]
+fn dates_are_of_the_gregorian_calendar() {
+    for (seconds, expected) in [
+        (0, "1970-01-01T00:00:00Z"),
+        (951_868_799, "2000-02-29T23:59:59Z"),
+        (1_078_012_800, "2004-02-29T00:00:00Z"),
+        (1_767_225_599, "2025-12-31T23:59:59Z"),
+        (4_107_542_400, "2100-03-01T00:00:00Z"),
+    ] {
+        assert_eq!(date_time(seconds), expected);
+    }
+    assert!(date_time(u64::MAX).ends_with('Z'));
+}
