@@ -1,1 +1,192 @@
-//! Placeholder.
+//! The switch's shell: workers with their sockets, the control server, and its place in the cluster.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod control_server;
+mod metrics;
+mod registration;
+mod sockets;
+mod view;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::Router;
+use cluster::Store;
+use switch_core::dtls::Identity;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Invalid};
+
+use crate::control_server::{ControlService, State};
+use crate::sockets::PortRange;
+use crate::worker::WorkerHandle;
+
+/// Why a switch could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting cannot be.
+    #[error("[switch] {0}")]
+    Config(#[from] Invalid),
+    /// The control address is taken or not ours.
+    #[error("cannot listen on {address} for control: {source}; another process may be using it")]
+    Control {
+        /// Configured address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A media socket or thread could not be had.
+    #[error("{0}")]
+    Worker(String),
+    /// The DTLS certificate could not be made.
+    #[error("DTLS certificate: {0}")]
+    Certificate(#[from] switch_core::dtls::DtlsError),
+    /// The switch could not register with the cluster.
+    #[error(transparent)]
+    Store(#[from] cluster::StoreError),
+}
+
+/// A running switch.
+pub struct Switch {
+    state: Arc<State>,
+    control: SocketAddr,
+    stop: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Switch {
+    /// Opens everything, registers with the cluster, and serves until [`Self::shutdown`].
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        config.check()?;
+        metrics::describe();
+        let listen = |source| StartError::Control {
+            address: config.control,
+            source,
+        };
+        let listener = tokio::net::TcpListener::bind(config.control)
+            .await
+            .map_err(listen)?;
+        let control = listener.local_addr().map_err(listen)?;
+
+        let identity = Arc::new(Identity::generate()?);
+        let fingerprint = identity.fingerprint().to_vec();
+        let range = Arc::new(PortRange::new(config.plain_ports));
+        let (events, mut published) = mpsc::unbounded_channel();
+        let mut workers = Vec::new();
+        for number in 0..config.workers() {
+            let started = WorkerHandle::start(
+                &config,
+                number,
+                Arc::clone(&identity),
+                Arc::clone(&range),
+                events.clone(),
+            )
+            .await;
+            workers.push(started.map_err(StartError::Worker)?);
+        }
+        let instance = format!("{:016x}", rand::random::<u64>());
+        let state = Arc::new(State::new(instance, fingerprint, config.capacity, workers));
+
+        let stop = CancellationToken::new();
+        let mut tasks = Vec::new();
+        let publisher = Arc::clone(&state);
+        tasks.push(tokio::spawn(async move {
+            while let Some(event) = published.recv().await {
+                publisher.publish(&event);
+            }
+        }));
+        let service = control::switch_server::SwitchServer::new(ControlService(Arc::clone(&state)));
+        let stopped = stop.clone();
+        tasks.push(tokio::spawn(async move {
+            let served = tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming_shutdown(
+                    TcpListenerStream::new(listener),
+                    stopped.cancelled_owned(),
+                )
+                .await;
+            if let Err(e) = served {
+                tracing::error!("control server ended: {e}");
+            }
+        }));
+        let advertised = match config.advertise_control.as_str() {
+            "" => control.to_string(),
+            given => given.to_owned(),
+        };
+        tasks.push(
+            registration::start(
+                &config.id,
+                &advertised,
+                Arc::clone(&state),
+                store,
+                stop.clone(),
+            )
+            .await?,
+        );
+        tracing::info!(
+            id = config.id,
+            %control,
+            workers = config.workers(),
+            media = ?config.advertised(),
+            "switch is ready"
+        );
+        Ok(Self {
+            state,
+            control,
+            stop,
+            tasks,
+        })
+    }
+
+    /// Where the control server listens.
+    #[must_use]
+    pub fn control_address(&self) -> SocketAddr {
+        self.control
+    }
+
+    /// Read-only views under `/api/v1/switch`.
+    pub fn admin_router(&self) -> Router {
+        view::router(Arc::clone(&self.state))
+    }
+
+    /// Takes no new meetings from now on; running ones go on.
+    pub fn drain(&self) {
+        self.state.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Meetings running here.
+    #[must_use]
+    pub fn meetings(&self) -> usize {
+        self.state.meetings()
+    }
+
+    /// Leaves the cluster and closes all sockets.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        // event streams hold connections open: they end with their senders
+        self.state.close_streams();
+        let Self { state, tasks, .. } = self;
+        for mut task in tasks.into_iter().skip(1) {
+            if tokio::time::timeout(std::time::Duration::from_secs(2), &mut task)
+                .await
+                .is_err()
+            {
+                task.abort();
+            }
+        }
+        for worker in state.take_workers() {
+            worker.stop().await;
+        }
+    }
+}

@@ -35,3 +35,4 @@ pub use ids::{LegKey, SourceId, Ssrc, TransportIndex};
 pub use io::{Egress, MediaFrame, RenditionFrame, RtpOut, Transcoder};
 pub use level::Level;
 pub use meeting::{Applied, Meeting, MeetingConfig, WallClock};
+pub mod worker;

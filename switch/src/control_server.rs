@@ -1,0 +1,310 @@
+//! The control protocol's server: places meetings on workers, checks epochs, hands events to owners.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use switch_core::worker::ApplyError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::metrics;
+use crate::worker::{Command, WorkerHandle};
+
+/// Events a slow manager may be behind; then its stream ends, and it asks for the whole state again.
+const MOST_BEHIND: usize = 1024;
+
+/// Where a meeting lives, and whose it is.
+#[derive(Debug)]
+struct Placement {
+    worker: usize,
+    member: String,
+    epoch: u64,
+}
+
+/// A manager's event stream.
+struct Subscriber {
+    member: String,
+    meeting: String,
+    events: mpsc::Sender<Result<control::Event, Status>>,
+}
+
+/// Shared by the gRPC service and the shell.
+pub struct State {
+    /// Random per start.
+    pub instance: String,
+    /// (algorithm, digest) of the DTLS certificate.
+    pub fingerprint: (String, Vec<u8>),
+    /// Legs taken at most.
+    pub capacity: usize,
+    /// No new meetings.
+    pub draining: AtomicBool,
+    workers: RwLock<Vec<WorkerHandle>>,
+    placements: Mutex<HashMap<String, Placement>>,
+    subscribers: Mutex<Vec<Subscriber>>,
+}
+
+impl State {
+    /// State of a switch with these workers.
+    #[must_use]
+    pub fn new(
+        instance: String,
+        fingerprint: Vec<u8>,
+        capacity: usize,
+        workers: Vec<WorkerHandle>,
+    ) -> Self {
+        Self {
+            instance,
+            fingerprint: ("sha-256".to_owned(), fingerprint),
+            capacity,
+            draining: AtomicBool::new(false),
+            workers: RwLock::new(workers),
+            placements: Mutex::default(),
+            subscribers: Mutex::default(),
+        }
+    }
+
+    /// Legs on all workers.
+    #[must_use]
+    pub fn legs(&self) -> usize {
+        self.workers
+            .read()
+            .iter()
+            .map(|w| w.gauges.legs.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Plain ports on all workers.
+    #[must_use]
+    pub fn ports(&self) -> usize {
+        self.workers
+            .read()
+            .iter()
+            .map(|w| w.gauges.ports.load(Ordering::Relaxed))
+            .sum()
+    }
+
+    /// Meetings on all workers.
+    #[must_use]
+    pub fn meetings(&self) -> usize {
+        self.placements.lock().len()
+    }
+
+    /// Share of the capacity in use, 0..=1.
+    #[must_use]
+    pub fn load(&self) -> f64 {
+        self.legs() as f64 / self.capacity as f64
+    }
+
+    /// The workers, to be stopped; from now on nothing is applied.
+    pub fn take_workers(&self) -> Vec<WorkerHandle> {
+        std::mem::take(&mut *self.workers.write())
+    }
+
+    /// Ends all event streams.
+    pub fn close_streams(&self) {
+        self.subscribers.lock().clear();
+    }
+
+    /// Gives an event to the streams of the meeting's owner; one that is too far behind is ended.
+    pub fn publish(&self, event: &control::Event) {
+        let meeting = match &event.event {
+            Some(control::event::Event::Leg(e)) => Some(e.meeting.as_str()),
+            Some(control::event::Event::Slots(e)) => Some(e.meeting.as_str()),
+            _ => None,
+        };
+        let owner = meeting.and_then(|m| self.placements.lock().get(m).map(|p| p.member.clone()));
+        self.subscribers.lock().retain(|s| {
+            let concerned = match (meeting, &owner) {
+                (Some(m), Some(owner)) => {
+                    *owner == s.member && (s.meeting.is_empty() || s.meeting == m)
+                }
+                (Some(_), None) => false,
+                (None, _) => true,
+            };
+            if concerned {
+                s.events.try_send(Ok(event.clone())).is_ok()
+            } else {
+                !s.events.is_closed()
+            }
+        });
+    }
+
+    /// Shows a meeting, or all, of all workers.
+    pub async fn inspect(&self, meeting: &str) -> control::InspectResponse {
+        let wanted = (!meeting.is_empty()).then(|| meeting.to_owned());
+        let ask = |worker: &WorkerHandle| {
+            let (reply, answer) = oneshot::channel();
+            worker
+                .commands
+                .send(Command::Inspect(wanted.clone(), reply))
+                .ok()
+                .map(|()| answer)
+        };
+        let answers: Vec<_> = self.workers.read().iter().filter_map(ask).collect();
+        let mut views = Vec::new();
+        for answer in answers {
+            views.extend(answer.await.unwrap_or_default());
+        }
+        control::InspectResponse {
+            instance: self.instance.clone(),
+            meetings: views,
+            ports_in_use: self.ports() as u32,
+            legs: self.legs() as u32,
+        }
+    }
+
+    /// The worker of a meeting; a new meeting goes to the one with the fewest legs. Epochs below the highest seen are
+    /// refused here already, before anything is done.
+    fn place(&self, request: &control::ApplyRequest) -> Result<usize, Status> {
+        let mut placements = self.placements.lock();
+        if let Some(placement) = placements.get_mut(&request.meeting) {
+            if request.epoch < placement.epoch {
+                return Err(stale(placement.epoch));
+            }
+            placement.epoch = request.epoch;
+            placement.member.clone_from(&request.member);
+            return Ok(placement.worker);
+        }
+        let load = |w: &WorkerHandle| w.gauges.legs.load(Ordering::Relaxed);
+        let workers = self.workers.read();
+        let worker = (0..workers.len())
+            .min_by_key(|i| load(&workers[*i]))
+            .ok_or_else(|| Status::unavailable("no worker"))?;
+        let placement = Placement {
+            worker,
+            member: request.member.clone(),
+            epoch: request.epoch,
+        };
+        placements.insert(request.meeting.clone(), placement);
+        Ok(worker)
+    }
+
+    async fn apply(
+        &self,
+        request: control::ApplyRequest,
+    ) -> Result<control::ApplyResponse, Status> {
+        if request.version < control::OLDEST_VERSION {
+            return Err(Status::invalid_argument(format!(
+                "control protocol version {} is too old: this switch speaks {} to {}",
+                request.version,
+                control::OLDEST_VERSION,
+                control::VERSION
+            )));
+        }
+        if request.meeting.is_empty() || request.member.is_empty() {
+            return Err(Status::invalid_argument("meeting and member must be named"));
+        }
+        let known = self.placements.lock().contains_key(&request.meeting);
+        if !known && !request.legs.is_empty() && self.draining.load(Ordering::Relaxed) {
+            return Err(Status::unavailable(
+                "this switch is draining and takes no new meeting",
+            ));
+        }
+        if !request.legs.is_empty() && self.legs() >= self.capacity && !known {
+            return Err(Status::resource_exhausted("this switch is full"));
+        }
+        let (meeting, epoch, end) = (request.meeting.clone(), request.epoch, request.end);
+        if !known && end {
+            // ended already: nothing to do, and nothing to remember
+            return Ok(control::ApplyResponse {
+                instance: self.instance.clone(),
+                epoch,
+                legs: Vec::new(),
+            });
+        }
+        let worker = self.place(&request)?;
+        let (reply, answer) = oneshot::channel();
+        let ended = || Status::unavailable("this switch is stopping");
+        let commands = self
+            .workers
+            .read()
+            .get(worker)
+            .map(|w| w.commands.clone())
+            .ok_or_else(ended)?;
+        commands
+            .send(Command::Apply(Box::new(request), reply))
+            .map_err(|_| ended())?;
+        let result = answer.await.map_err(|_| ended())?;
+        if end {
+            self.placements.lock().remove(&meeting);
+        }
+        metrics::holds(self.meetings(), self.legs(), self.ports());
+        match result {
+            Ok(legs) => Ok(control::ApplyResponse {
+                instance: self.instance.clone(),
+                epoch,
+                legs,
+            }),
+            Err(ApplyError::Stale { highest }) => Err(stale(highest)),
+            Err(e) => Err(Status::resource_exhausted(e.to_string())),
+        }
+    }
+}
+
+fn stale(highest: u64) -> Status {
+    Status::failed_precondition(format!(
+        "stale epoch: this meeting was last changed under epoch {highest}"
+    ))
+}
+
+/// The gRPC service.
+#[derive(Clone)]
+pub struct ControlService(pub Arc<State>);
+
+#[tonic::async_trait]
+impl control::switch_server::Switch for ControlService {
+    async fn apply(
+        &self,
+        request: Request<control::ApplyRequest>,
+    ) -> Result<Response<control::ApplyResponse>, Status> {
+        self.0.apply(request.into_inner()).await.map(Response::new)
+    }
+
+    type EventsStream = Pin<Box<dyn Stream<Item = Result<control::Event, Status>> + Send>>;
+
+    async fn events(
+        &self,
+        request: Request<control::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        let request = request.into_inner();
+        if request.member.is_empty() {
+            return Err(Status::invalid_argument("member must be named"));
+        }
+        let (events, stream) = mpsc::channel(MOST_BEHIND);
+        let (algorithm, value) = self.0.fingerprint.clone();
+        let hello = control::Hello {
+            instance: self.0.instance.clone(),
+            version: control::VERSION,
+            certificate: vec![control::Fingerprint {
+                algorithm,
+                value: value.into(),
+            }],
+        };
+        let first = control::Event {
+            event: Some(control::event::Event::Hello(hello)),
+        };
+        events
+            .try_send(Ok(first))
+            .map_err(|_| Status::internal("event stream"))?;
+        self.0.subscribers.lock().push(Subscriber {
+            member: request.member,
+            meeting: request.meeting,
+            events,
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn inspect(
+        &self,
+        request: Request<control::InspectRequest>,
+    ) -> Result<Response<control::InspectResponse>, Status> {
+        Ok(Response::new(
+            self.0.inspect(&request.into_inner().meeting).await,
+        ))
+    }
+}

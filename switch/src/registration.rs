@@ -1,0 +1,111 @@
+//! The switch's record in the cluster: under a lease, with its load.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cluster::records::{RECORD_VERSION, SwitchRecord, keys};
+use cluster::{LeaseId, Op, Store, StoreError, Txn};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::control_server::State;
+
+/// How long the record outlives a dead switch. Raising it makes failover later, lowering it costs store traffic.
+const TTL: Duration = Duration::from_secs(1);
+/// Between renewals: three may be lost.
+const KEEP_ALIVE: Duration = Duration::from_millis(300);
+
+struct Registration {
+    id: String,
+    control: String,
+    state: Arc<State>,
+    store: Arc<dyn Store>,
+    lease: LeaseId,
+    /// (load per mille, draining) last written.
+    written: (u32, bool),
+}
+
+/// Registers, and keeps the record until `stop`.
+pub async fn start(
+    id: &str,
+    control: &str,
+    state: Arc<State>,
+    store: Arc<dyn Store>,
+    stop: CancellationToken,
+) -> Result<JoinHandle<()>, StoreError> {
+    let lease = store.grant(TTL).await?;
+    let mut registration = Registration {
+        id: id.to_owned(),
+        control: format!("http://{control}"),
+        state,
+        store,
+        lease,
+        written: (0, false),
+    };
+    registration.put().await?;
+    Ok(tokio::spawn(async move {
+        let mut tick = tokio::time::interval(KEEP_ALIVE);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                _ = tick.tick() => registration.renew().await,
+            }
+        }
+        let _ = registration.store.revoke(registration.lease).await;
+    }))
+}
+
+impl Registration {
+    fn now(&self) -> (u32, bool) {
+        (
+            (self.state.load() * 1000.0) as u32,
+            self.state.draining.load(Ordering::Relaxed),
+        )
+    }
+
+    async fn put(&mut self) -> Result<(), StoreError> {
+        let (load, draining) = self.now();
+        let (algorithm, digest) = &self.state.fingerprint;
+        let record = SwitchRecord {
+            version: RECORD_VERSION,
+            id: self.id.clone(),
+            instance: self.state.instance.clone(),
+            control: self.control.clone(),
+            load,
+            draining,
+            fingerprints: vec![(algorithm.clone(), hex::encode(digest))],
+        };
+        let value = serde_json::to_vec(&record).map_err(|e| StoreError::Refused(e.to_string()))?;
+        let put = Op::Put(keys::switch(&self.id), Bytes::from(value), Some(self.lease));
+        self.store
+            .txn(Txn {
+                compares: Vec::new(),
+                ops: vec![put],
+            })
+            .await?;
+        self.written = (load, draining);
+        Ok(())
+    }
+
+    /// Renews the lease; a lost one is granted again. Media does not depend on it.
+    async fn renew(&mut self) {
+        let result = match self.store.keep_alive(self.lease).await {
+            Ok(()) if self.now() == self.written => Ok(()),
+            Ok(()) => self.put().await,
+            Err(StoreError::LeaseExpired) => match self.store.grant(TTL).await {
+                Ok(lease) => {
+                    self.lease = lease;
+                    self.put().await
+                }
+                Err(e) => Err(e),
+            },
+            Err(e) => Err(e),
+        };
+        if let Err(e) = result {
+            tracing::warn!("cannot renew this switch's record: {e}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! UDP sockets of one worker: opened, advertised, read in batches, and closed so that their ports are free again.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use switch_core::worker::{PlainPorts, Ports, SocketId};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::Config;
+
+/// One media socket.
+#[derive(Debug)]
+pub struct Media {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    port: u16,
+}
+
+impl Media {
+    fn open(address: SocketAddr, buffer: usize) -> io::Result<Self> {
+        let socket = Socket::new(
+            Domain::for_address(address),
+            Type::DGRAM,
+            Some(Protocol::UDP),
+        )?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // the kernel grants what it may; less is a risk of loss, not an error
+        let _ = socket.set_recv_buffer_size(buffer);
+        let _ = socket.set_send_buffer_size(buffer);
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        let socket = UdpSocket::from_std(socket.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        let port = socket.local_addr()?.port();
+        Ok(Self {
+            socket,
+            state,
+            port,
+        })
+    }
+
+    /// Waits until something can be read.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.socket.readable().await
+    }
+
+    /// Reads a batch; `WouldBlock` when there is none.
+    pub fn receive(
+        &self,
+        buffers: &mut [io::IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> io::Result<usize> {
+        self.socket.try_io(Interest::READABLE, || {
+            self.state
+                .recv(UdpSockRef::from(&self.socket), buffers, meta)
+        })
+    }
+
+    /// Sends one datagram, or several of `segment` bytes each but the last.
+    pub fn send(
+        &self,
+        remote: SocketAddr,
+        contents: &[u8],
+        segment: Option<usize>,
+    ) -> io::Result<()> {
+        let transmit = quinn_udp::Transmit {
+            destination: remote,
+            ecn: None,
+            contents,
+            segment_size: segment,
+            src_ip: None,
+        };
+        self.socket.try_io(Interest::WRITABLE, || {
+            self.state
+                .try_send(UdpSockRef::from(&self.socket), &transmit)
+        })
+    }
+
+    /// How many datagrams one send may hold.
+    pub fn segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+}
+
+/// Ports for phones, shared by all workers.
+#[derive(Debug)]
+pub struct PortRange {
+    range: Option<(u16, u16)>,
+    next: Mutex<u16>,
+}
+
+impl PortRange {
+    /// The configured range; even ports are for RTP (RFC 3550 §11).
+    #[must_use]
+    pub fn new([first, last]: [u16; 2]) -> Self {
+        let first = first.next_multiple_of(2);
+        Self {
+            range: (first != 0).then_some((first, last)),
+            next: Mutex::new(first),
+        }
+    }
+
+    /// Opens a socket, or a pair on neighbouring ports, on the next free ports. `None`: all are taken.
+    fn open(&self, ip: IpAddr, pair: bool, buffer: usize) -> Option<(Media, Option<Media>)> {
+        let try_at = |port: u16| -> Option<(Media, Option<Media>)> {
+            let rtp = Media::open(SocketAddr::new(ip, port), buffer).ok()?;
+            let rtcp = match pair {
+                true => {
+                    Some(Media::open(SocketAddr::new(ip, rtp.port.checked_add(1)?), buffer).ok()?)
+                }
+                false => None,
+            };
+            Some((rtp, rtcp))
+        };
+        let Some((first, last)) = self.range else {
+            // the kernel chooses; a pair needs luck with the neighbour
+            return (0..64).find_map(|_| try_at(0));
+        };
+        let mut next = self.next.lock();
+        for _ in 0..=(last - first) / 2 {
+            let port = *next;
+            *next = if port >= last.saturating_sub(2) {
+                first
+            } else {
+                port + 2
+            };
+            if let Some(opened) = try_at(port) {
+                return Some(opened);
+            }
+        }
+        None
+    }
+}
+
+/// A socket, and the task that reads it.
+struct Reader {
+    media: Rc<Media>,
+    task: JoinHandle<()>,
+}
+
+/// All sockets of one worker. Implements what the worker's core asks for when legs come and go.
+pub struct Sockets {
+    open: HashMap<SocketId, Reader>,
+    next: u32,
+    webrtc: Vec<(SocketId, Vec<SocketAddr>)>,
+    plain: usize,
+    range: Arc<PortRange>,
+    listen: Vec<IpAddr>,
+    advertised: Vec<IpAddr>,
+    buffer: usize,
+    /// Sockets that have something to read.
+    ready: mpsc::UnboundedSender<(SocketId, Rc<Media>)>,
+}
+
+impl Sockets {
+    /// Opens the worker's port for browsers on every listening address.
+    ///
+    /// # Errors
+    /// The address and what the system says.
+    pub fn open(
+        config: &Config,
+        worker: usize,
+        range: Arc<PortRange>,
+        ready: mpsc::UnboundedSender<(SocketId, Rc<Media>)>,
+    ) -> Result<Self, (SocketAddr, io::Error)> {
+        let mut sockets = Self {
+            open: HashMap::new(),
+            next: 0,
+            webrtc: Vec::new(),
+            plain: 0,
+            range,
+            listen: config.listen.clone(),
+            advertised: config.advertised(),
+            buffer: config.socket_buffer,
+            ready,
+        };
+        for ip in config.listen.clone() {
+            let port = match config.webrtc_port {
+                0 => 0,
+                first => first.saturating_add(u16::try_from(worker).unwrap_or(u16::MAX)),
+            };
+            let address = SocketAddr::new(ip, port);
+            let media = Media::open(address, config.socket_buffer).map_err(|e| (address, e))?;
+            let port = media.port;
+            let told = sockets
+                .advertised
+                .iter()
+                .filter(|a| a.is_ipv4() == ip.is_ipv4());
+            let told = told.map(|a| SocketAddr::new(*a, port)).collect();
+            let id = sockets.add(media);
+            sockets.webrtc.push((id, told));
+        }
+        Ok(sockets)
+    }
+
+    /// The socket of that id.
+    pub fn get(&self, id: SocketId) -> Option<&Rc<Media>> {
+        self.open.get(&id).map(|r| &r.media)
+    }
+
+    /// UDP ports of the plain range in use.
+    pub fn plain(&self) -> usize {
+        self.plain
+    }
+
+    fn add(&mut self, media: Media) -> SocketId {
+        let id = SocketId(self.next);
+        self.next += 1;
+        let media = Rc::new(media);
+        let ready = self.ready.clone();
+        let read = Rc::clone(&media);
+        let task = tokio::task::spawn_local(async move {
+            // the worker reads until the socket is empty, which re-arms `readable`
+            while read.readable().await.is_ok() && ready.send((id, Rc::clone(&read))).is_ok() {
+                tokio::task::yield_now().await;
+            }
+        });
+        self.open.insert(id, Reader { media, task });
+        id
+    }
+}
+
+impl Ports for Sockets {
+    fn webrtc(&self) -> Vec<(SocketId, Vec<SocketAddr>)> {
+        self.webrtc.clone()
+    }
+
+    fn open(&mut self, ipv6: bool, with_rtcp: bool) -> Option<PlainPorts> {
+        let ip = *self.listen.iter().find(|ip| ip.is_ipv6() == ipv6)?;
+        let advertised = *self.advertised.iter().find(|ip| ip.is_ipv6() == ipv6)?;
+        let (rtp, rtcp) = self.range.open(ip, with_rtcp, self.buffer)?;
+        let rtp_port = rtp.port;
+        let rtcp_port = rtcp.as_ref().map_or(0, |m| m.port);
+        self.plain += 1 + usize::from(rtcp.is_some());
+        let rtp = self.add(rtp);
+        let rtcp = rtcp.map(|m| self.add(m));
+        Some(PlainPorts {
+            rtp,
+            rtcp,
+            advertised,
+            rtp_port,
+            rtcp_port,
+        })
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        if let Some(reader) = self.open.remove(&socket) {
+            reader.task.abort();
+            self.plain -= 1;
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! One worker: a thread with its own sockets and meetings, sharing nothing with the others.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use quinn_udp::RecvMeta;
+use switch_core::dtls::Identity;
+use switch_core::worker::{ApplyError, SocketId, Worker, WorkerConfig};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::config::Config;
+use crate::metrics;
+use crate::sockets::{Media, PortRange, Sockets};
+
+/// Datagrams read at once.
+const BATCH: usize = quinn_udp::BATCH_SIZE;
+/// Room for one read: the kernel may put several datagrams of a sender into one (GRO).
+const BUFFER: usize = 65_536;
+/// Largest send with several datagrams in it.
+const MOST_SENT: usize = 60_000;
+
+/// What a worker is asked.
+pub enum Command {
+    /// Bring a meeting to the desired state.
+    Apply(
+        Box<control::ApplyRequest>,
+        oneshot::Sender<Result<Vec<control::LegState>, ApplyError>>,
+    ),
+    /// Show a meeting, or all.
+    Inspect(Option<String>, oneshot::Sender<Vec<control::MeetingView>>),
+    /// End: close all sockets.
+    Stop,
+}
+
+/// What others may know of a worker without asking it.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Legs it holds.
+    pub legs: AtomicUsize,
+    /// Plain ports it holds.
+    pub ports: AtomicUsize,
+}
+
+/// A running worker.
+pub struct WorkerHandle {
+    /// Asks it something.
+    pub commands: mpsc::UnboundedSender<Command>,
+    /// Its load.
+    pub gauges: Arc<Gauges>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl WorkerHandle {
+    /// Starts the thread; returns when its sockets are open.
+    ///
+    /// # Errors
+    /// The address that could not be opened, and why.
+    pub async fn start(
+        config: &Config,
+        number: usize,
+        identity: Arc<Identity>,
+        range: Arc<PortRange>,
+        events: mpsc::UnboundedSender<control::Event>,
+    ) -> Result<Self, String> {
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let (started, result) = oneshot::channel();
+        let gauges = Arc::new(Gauges::default());
+        let shared = Arc::clone(&gauges);
+        let config = config.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("switch-worker-{number}"))
+            .spawn(move || {
+                run(
+                    config, number, identity, range, shared, inbox, events, started,
+                )
+            })
+            .map_err(|e| format!("worker thread: {e}"))?;
+        result
+            .await
+            .map_err(|_| "worker thread ended at its start".to_owned())??;
+        Ok(Self {
+            commands,
+            gauges,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the thread and waits for it.
+    pub async fn stop(mut self) {
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take() {
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // handed over once, from one place
+fn run(
+    config: Config,
+    number: usize,
+    identity: Arc<Identity>,
+    range: Arc<PortRange>,
+    gauges: Arc<Gauges>,
+    inbox: mpsc::UnboundedReceiver<Command>,
+    events: mpsc::UnboundedSender<control::Event>,
+    started: oneshot::Sender<Result<(), String>>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            let _ = started.send(Err(format!("worker runtime: {e}")));
+            return;
+        }
+    };
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async move {
+        let (ready, readable) = mpsc::unbounded_channel();
+        let sockets = match Sockets::open(&config, number, range, ready) {
+            Ok(sockets) => sockets,
+            Err((address, e)) => {
+                let _ = started.send(Err(format!("cannot open UDP {address} for media: {e}")));
+                return;
+            }
+        };
+        let core = Worker::new(worker_config(&config), identity, rand::random());
+        let shell = Shell {
+            core: RefCell::new(core),
+            sockets: RefCell::new(sockets),
+            batch: RefCell::new(Batch::new()),
+            timer: Notify::new(),
+            gauges,
+            events,
+        };
+        let _ = started.send(Ok(()));
+        shell.run(inbox, readable).await;
+    });
+}
+
+fn worker_config(config: &Config) -> WorkerConfig {
+    let unix = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
+    WorkerConfig {
+        clock: switch_core::WallClock {
+            origin: Instant::now(),
+            unix,
+        },
+        video_bitrate: config.video_bitrate,
+        speaker_interval: config.speaker_interval(),
+    }
+}
+
+/// Receive buffers, and datagrams waiting to be sent together.
+struct Batch {
+    buffers: Vec<Vec<u8>>,
+    meta: Vec<RecvMeta>,
+    send: Vec<u8>,
+}
+
+impl Batch {
+    fn new() -> Self {
+        Self {
+            buffers: (0..BATCH).map(|_| vec![0; BUFFER]).collect(),
+            meta: vec![RecvMeta::default(); BATCH],
+            send: Vec::with_capacity(MOST_SENT),
+        }
+    }
+}
+
+struct Shell {
+    core: RefCell<Worker>,
+    sockets: RefCell<Sockets>,
+    batch: RefCell<Batch>,
+    /// Told when the core's next timeout may have changed.
+    timer: Notify,
+    gauges: Arc<Gauges>,
+    events: mpsc::UnboundedSender<control::Event>,
+}
+
+impl Shell {
+    async fn run(
+        &self,
+        mut inbox: mpsc::UnboundedReceiver<Command>,
+        mut readable: mpsc::UnboundedReceiver<(SocketId, Rc<Media>)>,
+    ) {
+        loop {
+            let timeout = self.core.borrow().poll_timeout();
+            let sleep = async {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                command = inbox.recv() => match command {
+                    None | Some(Command::Stop) => return,
+                    Some(command) => self.command(command),
+                },
+                Some((id, media)) = readable.recv() => self.receive(id, &media),
+                () = self.timer.notified() => {}
+                () = sleep => self.core.borrow_mut().handle_timeout(Instant::now()),
+            }
+            self.flush();
+        }
+    }
+
+    fn command(&self, command: Command) {
+        match command {
+            Command::Apply(request, reply) => {
+                let mut sockets = self.sockets.borrow_mut();
+                let result = self
+                    .core
+                    .borrow_mut()
+                    .apply(Instant::now(), &request, &mut *sockets);
+                self.gauges
+                    .legs
+                    .store(self.core.borrow().legs(), Ordering::Relaxed);
+                self.gauges.ports.store(sockets.plain(), Ordering::Relaxed);
+                let _ = reply.send(result);
+            }
+            Command::Inspect(meeting, reply) => {
+                let _ = reply.send(
+                    self.core
+                        .borrow()
+                        .inspect(Instant::now(), meeting.as_deref()),
+                );
+            }
+            Command::Stop => {}
+        }
+    }
+
+    /// Reads a socket until it is empty, or for one batch of others to have their turn.
+    fn receive(&self, id: SocketId, media: &Media) {
+        let batch = &mut *self.batch.borrow_mut();
+        let mut slices: Vec<io::IoSliceMut<'_>> = batch
+            .buffers
+            .iter_mut()
+            .map(|b| io::IoSliceMut::new(b))
+            .collect();
+        let count = match media.receive(&mut slices, &mut batch.meta) {
+            Ok(count) => count,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => {
+                // a peer's ICMP: its packets are lost, nothing of ours is
+                metrics::receive_error();
+                return;
+            }
+        };
+        let now = Instant::now();
+        let mut core = self.core.borrow_mut();
+        let mut packets = 0;
+        for (buffer, meta) in batch.buffers.iter_mut().zip(&batch.meta[..count]) {
+            let received = &mut buffer[..meta.len];
+            for datagram in received.chunks_mut(meta.stride.max(1)) {
+                core.handle_datagram(now, id, meta.addr, datagram);
+                packets += 1;
+            }
+        }
+        metrics::received(packets);
+    }
+
+    /// Sends what the core has to send: neighbours to one remote and of one length in one call.
+    fn flush(&self) {
+        let sockets = self.sockets.borrow();
+        let mut core = self.core.borrow_mut();
+        let batch = &mut *self.batch.borrow_mut();
+        let mut run: Option<(SocketId, std::net::SocketAddr, usize, usize)> = None;
+        let mut sent = 0;
+        let mut failed = 0;
+        batch.send.clear();
+        let mut send = |run: Option<(SocketId, std::net::SocketAddr, usize, usize)>,
+                        bytes: &[u8]| {
+            let Some((socket, remote, segment, count)) = run else {
+                return;
+            };
+            let Some(media) = sockets.get(socket) else {
+                return;
+            };
+            match media.send(remote, bytes, (count > 1).then_some(segment)) {
+                Ok(()) => sent += count,
+                Err(_) => failed += count, // buffer full, or an ICMP of the peer: counted, never fatal
+            }
+        };
+        while let Some(transmit) = core.poll_transmit() {
+            let fits = run.is_some_and(|(socket, remote, segment, count)| {
+                socket == transmit.socket
+                    && remote == transmit.remote
+                    && transmit.bytes.len() <= segment
+                    && batch.send.len() == segment * count
+                    && batch.send.len() + transmit.bytes.len() <= MOST_SENT
+                    && sockets.get(socket).is_some_and(|m| count < m.segments())
+            });
+            if !fits {
+                send(run, &batch.send);
+                batch.send.clear();
+                run = Some((transmit.socket, transmit.remote, transmit.bytes.len(), 0));
+            }
+            batch.send.extend_from_slice(transmit.bytes);
+            if let Some((_, _, _, count)) = &mut run {
+                *count += 1;
+            }
+        }
+        send(run, &batch.send);
+        metrics::sent(sent, failed);
+        while let Some(event) = core.poll_event() {
+            let _ = self.events.send(event);
+        }
+    }
+}
