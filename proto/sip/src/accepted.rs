@@ -113,3 +113,98 @@ impl Accepted {
         Some(Due::Resend(self.response.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{HeaderName, StatusCode};
+
+    fn response() -> Message {
+        let mut invite = Message::request(Method::Invite, "sip:m@x");
+        invite.push_back(HeaderName::CSeq, "5 INVITE");
+        Message::response(&invite, StatusCode::of(200), None, None)
+    }
+
+    fn ack(cseq: u32) -> Message {
+        let mut ack = Message::request(Method::Ack, "sip:m@x");
+        ack.push_back(HeaderName::CSeq, format!("{cseq} ACK"));
+        ack
+    }
+
+    #[test]
+    fn the_2xx_is_repeated_from_t1_up_to_t2_and_given_up_after_64_t1() {
+        let t0 = Instant::now();
+        let mut accepted = Accepted::new(t0, response(), &Timers::default());
+        let mut sent = Vec::new();
+        let given_up = loop {
+            let now = accepted.poll_timeout().expect("waits for the ACK");
+            match accepted.handle_timeout(now) {
+                Some(Due::Resend(_)) => sent.push((now - t0).as_millis()),
+                Some(Due::GiveUp) => break now - t0,
+                None => panic!("woken for nothing"),
+            }
+        };
+        assert_eq!(
+            sent,
+            [
+                500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500
+            ]
+        );
+        assert_eq!(given_up, Duration::from_secs(32));
+        assert_eq!(accepted.state(), State::Abandoned);
+        assert_eq!(accepted.poll_timeout(), None);
+        assert!(!accepted.on_ack(&ack(5)));
+    }
+
+    #[test]
+    fn every_transition() {
+        let t0 = Instant::now();
+        let late = t0 + Duration::from_secs(32);
+        let fresh = || Accepted::new(t0, response(), &Timers::default());
+        let mut table = String::new();
+        for (name, prepare) in [
+            ("Waiting", (|_: &mut Accepted| {}) as fn(&mut Accepted)),
+            ("Acknowledged", |a| assert!(a.on_ack(&ack(5)))),
+        ] {
+            for (event, apply) in [
+                (
+                    "ack",
+                    (|a, _| format!("{}", a.on_ack(&ack(5))))
+                        as fn(&mut Accepted, Instant) -> String,
+                ),
+                ("ack of another", |a, _| format!("{}", a.on_ack(&ack(4)))),
+                ("T1", |a, t| {
+                    kind(a.handle_timeout(t - Duration::from_millis(31_500)).as_ref())
+                }),
+                ("64*T1", |a, t| kind(a.handle_timeout(t).as_ref())),
+            ] {
+                let mut machine = fresh();
+                prepare(&mut machine);
+                let outcome = apply(&mut machine, late);
+                table += &format!("{name} {event} -> {:?} {outcome}\n", machine.state());
+            }
+        }
+        assert_eq!(
+            table,
+            "\
+Waiting ack -> Acknowledged true
+Waiting ack of another -> Waiting false
+Waiting T1 -> Waiting Resend
+Waiting 64*T1 -> Abandoned GiveUp
+Acknowledged ack -> Acknowledged false
+Acknowledged ack of another -> Acknowledged false
+Acknowledged T1 -> Acknowledged -
+Acknowledged 64*T1 -> Acknowledged -
+"
+        );
+    }
+
+    fn kind(due: Option<&Due>) -> String {
+        match due {
+            Some(Due::Resend(_)) => "Resend",
+            Some(Due::GiveUp) => "GiveUp",
+            None => "-",
+        }
+        .to_owned()
+    }
+}

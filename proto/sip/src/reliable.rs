@@ -243,3 +243,160 @@ impl Reliable {
         Some(Due::Resend(open.response.clone()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::StatusCode;
+
+    fn ringing(body: bool) -> Message {
+        let mut invite = Message::request(Method::Invite, "sip:m@x");
+        invite.push_back(HeaderName::CSeq, "5 INVITE");
+        let mut response = Message::response(&invite, StatusCode::of(183), None, None);
+        if body {
+            response.set_body("application/sdp", "v=0\r\n");
+        }
+        response
+    }
+
+    fn prack(rack: &str) -> Message {
+        let mut prack = Message::request(Method::Prack, "sip:m@x");
+        prack.push_back(HeaderName::RAck, rack);
+        prack
+    }
+
+    fn machine() -> Reliable {
+        Reliable::new(5, 100, Timers::default())
+    }
+
+    fn rseq(message: &Message) -> Option<u32> {
+        message.number(HeaderName::RSeq).expect("a number of ours")
+    }
+
+    #[test]
+    fn rack_is_two_numbers_and_a_method() {
+        let good = RAck::parse(" 776656 1  INVITE ").expect("good");
+        assert_eq!(
+            (good.rseq, good.cseq, good.method),
+            (776_656, 1, Method::Invite)
+        );
+        for bad in [
+            "",
+            "1 INVITE",
+            "1 2 INVITE x",
+            "+1 2 INVITE",
+            "1 99999999999 INVITE",
+            "a b c",
+        ] {
+            assert_eq!(RAck::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_first_rseq_is_brought_into_range() {
+        for (random, first) in [(0, 1), (0x7fff_ffff, 1), (u32::MAX, 1), (77, 77)] {
+            let mut machine = Reliable::new(5, random, Timers::default());
+            let sent = machine.send(Instant::now(), ringing(false)).expect("room");
+            assert_eq!(rseq(&sent.expect("first goes at once")), Some(first));
+        }
+    }
+
+    #[test]
+    fn a_response_is_repeated_with_doubling_intervals_and_given_up_after_64_t1() {
+        let t0 = Instant::now();
+        let mut machine = machine();
+        let sent = machine
+            .send(t0, ringing(false))
+            .expect("room")
+            .expect("at once");
+        assert!(sent.has_token(HeaderName::Require, "100rel"));
+        assert_eq!(rseq(&sent), Some(100));
+        let mut times = Vec::new();
+        let given_up = loop {
+            let now = machine.poll_timeout().expect("waits for the PRACK");
+            match machine.handle_timeout(now) {
+                Some(Due::Resend(again)) => {
+                    assert_eq!(again.to_bytes(), sent.to_bytes());
+                    times.push((now - t0).as_millis());
+                }
+                Some(Due::GiveUp) => break now - t0,
+                None => panic!("woken for nothing"),
+            }
+        };
+        assert_eq!(times, [500, 1_500, 3_500, 7_500, 15_500, 31_500]);
+        assert_eq!(given_up, Duration::from_secs(32));
+        assert_eq!(machine.state(), State::Over);
+        assert_eq!(machine.poll_timeout(), None);
+    }
+
+    #[test]
+    fn the_second_waits_for_the_prack_of_the_first() {
+        let t0 = Instant::now();
+        let mut machine = machine();
+        machine
+            .send(t0, ringing(true))
+            .expect("room")
+            .expect("at once");
+        assert!(!machine.may_accept());
+        assert!(machine.send(t0, ringing(false)).expect("room").is_none());
+        for wrong in ["101 5 INVITE", "100 6 INVITE", "100 5 UPDATE", "nonsense"] {
+            assert!(matches!(
+                machine.on_prack(t0, &prack(wrong)),
+                Prack::Unmatched
+            ));
+        }
+        let Prack::Matched(Some(second)) = machine.on_prack(t0, &prack("100 5 INVITE")) else {
+            panic!("the second was kept");
+        };
+        assert_eq!(rseq(&second), Some(101));
+        assert!(machine.may_accept(), "the second has no description");
+        assert!(matches!(
+            machine.on_prack(t0, &prack("100 5 INVITE")),
+            Prack::Unmatched
+        ));
+        assert!(matches!(
+            machine.on_prack(t0, &prack("101 5 INVITE")),
+            Prack::Matched(None)
+        ));
+        assert_eq!(machine.state(), State::Idle);
+        assert_eq!(machine.poll_timeout(), None);
+    }
+
+    #[test]
+    fn after_a_final_response_nothing_is_repeated_but_a_late_prack_is_matched() {
+        let t0 = Instant::now();
+        let mut machine = machine();
+        machine
+            .send(t0, ringing(false))
+            .expect("room")
+            .expect("at once");
+        machine.on_final_response();
+        assert_eq!(machine.state(), State::Over);
+        assert!(
+            machine
+                .handle_timeout(t0 + Duration::from_secs(60))
+                .is_none()
+        );
+        assert!(matches!(
+            machine.on_prack(t0, &prack("100 5 INVITE")),
+            Prack::Matched(None)
+        ));
+        assert!(
+            machine
+                .send(t0, ringing(false))
+                .expect("not full")
+                .is_none()
+        );
+        assert_eq!(machine.state(), State::Over);
+    }
+
+    #[test]
+    fn what_waits_is_bounded() {
+        let t0 = Instant::now();
+        let mut machine = machine();
+        for _ in 0..=MAX_KEPT {
+            assert!(machine.send(t0, ringing(false)).is_ok());
+        }
+        assert!(matches!(machine.send(t0, ringing(false)), Err(Full)));
+    }
+}

@@ -475,3 +475,6 @@ fn running(now_unix: Duration, interval: u32, ours: bool) -> State {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
