@@ -46,6 +46,20 @@ pub struct SwitchRecord {
     pub fingerprints: Vec<(String, String)>,
 }
 
+/// `registrar/<id>`, with a lease: a living registrar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistrarRecord {
+    /// Record version.
+    pub version: u32,
+    /// Registrar id.
+    pub id: String,
+    /// URIs for the topmost Route of requests that this cluster's own members send through it, one a transport:
+    /// whoever can read the store is taken for one of them, so they are not challenged.
+    pub routes: Vec<String>,
+    /// Takes no new registrations.
+    pub draining: bool,
+}
+
 /// `meeting/<id>/owner`: who serves it. Its modification revision is the epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {
@@ -78,6 +92,16 @@ pub mod keys {
     #[must_use]
     pub fn switches() -> String {
         format!("{ROOT}switch/")
+    }
+    /// A living registrar.
+    #[must_use]
+    pub fn registrar(id: &str) -> String {
+        format!("{ROOT}registrar/{id}")
+    }
+    /// All of them.
+    #[must_use]
+    pub fn registrars() -> String {
+        format!("{ROOT}registrar/")
     }
     /// Who owns a meeting.
     #[must_use]

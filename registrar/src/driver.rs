@@ -1,7 +1,6 @@
 //! The one task that owns the core: everything that happens is handed to it in turn, and what it commands is done.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +14,7 @@ use transport::{Input, Transports};
 
 use crate::feed::{News, Topic};
 use crate::resolver::Resolver;
+use crate::users::Watched;
 use crate::{metrics, users};
 
 /// Longest wait for a write, reading again after an unknown end included.
@@ -47,8 +47,8 @@ pub(crate) struct Driver {
     pub(crate) news: mpsc::Receiver<News>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) stop: CancellationToken,
-    /// Users' file and realm.
-    pub(crate) users: (PathBuf, String),
+    /// The users' file, watched since before it was read, and the realm.
+    pub(crate) users: Option<(Watched, String)>,
 }
 
 /// Time since the Unix epoch; zero on a machine whose clock stands before it.
@@ -154,11 +154,10 @@ impl Driver {
     /// Runs until stopped, or until the transports are gone.
     pub(crate) async fn run(mut self, mut known: Known) {
         let (done_in, mut done) = mpsc::unbounded_channel();
-        let users = tokio::spawn(watch_users(
-            self.users.0.clone(),
-            self.users.1.clone(),
-            done_in.clone(),
-        ));
+        let users = self
+            .users
+            .take()
+            .map(|(watched, realm)| tokio::spawn(watch_users(watched, realm, done_in.clone())));
         let mut tick = tokio::time::interval(TICK);
         loop {
             self.carry_out(&done_in);
@@ -182,7 +181,9 @@ impl Driver {
                 _ = tick.tick() => metrics::publish(&self.core.stats()),
             }
         }
-        users.abort();
+        if let Some(users) = users {
+            users.abort();
+        }
         self.carry_out(&done_in);
     }
 
@@ -280,18 +281,14 @@ async fn reread(store: &dyn Store, aor: &str) -> StoreReply {
 }
 
 /// Reads the users' file again whenever it changes; a file with a mistake leaves the users as they were.
-async fn watch_users(path: PathBuf, realm: String, done: mpsc::UnboundedSender<Done>) {
-    if path.as_os_str().is_empty() {
-        return;
-    }
-    let mut watched = users::Watched::new(&path);
+async fn watch_users(mut watched: Watched, realm: String, done: mpsc::UnboundedSender<Done>) {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
         if !watched.changed() {
             continue;
         }
-        match users::load(&path, &realm) {
+        match users::load(watched.path(), &realm) {
             Ok(users) => {
                 if done.send(Done::Users(users)).is_err() {
                     return;

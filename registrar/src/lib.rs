@@ -10,6 +10,7 @@ mod driver;
 mod feed;
 mod http;
 mod metrics;
+mod presence;
 mod resolver;
 mod start;
 pub mod users;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use cluster::records::{RECORD_VERSION, RegistrarRecord};
 use cluster::{Store, StoreError};
 use parking_lot::Mutex;
 use rand::RngCore;
 use registrar_core::{Advertised, Core, CoreLimits, GuestMint, Settings};
 use sip::Transport;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,7 +26,7 @@ use crate::http::Server;
 use crate::resolver::Resolver;
 use crate::users::UsersError;
 use crate::web::{self, Site};
-use crate::{admin, metrics, users};
+use crate::{admin, metrics, presence, users};
 
 /// How long a stopping registrar waits for connections to end.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -89,6 +90,7 @@ pub struct Registrar {
     addresses: Addresses,
     queries: mpsc::Sender<Query>,
     transports: Transports,
+    draining: watch::Sender<bool>,
     stop: CancellationToken,
     http_stop: CancellationToken,
     tasks: TaskTracker,
@@ -120,10 +122,13 @@ impl Registrar {
     ) -> Result<Self, StartError> {
         config.check()?;
         metrics::describe();
-        let table = if config.users.as_os_str().is_empty() {
-            registrar_core::Users::default()
-        } else {
+        // Watched first and read second, so that no change falls between.
+        let has_users = !config.users.as_os_str().is_empty();
+        let watched = has_users.then(|| users::Watched::new(&config.users));
+        let table = if has_users {
             users::load(&config.users, config.realm())?
+        } else {
+            registrar_core::Users::default()
         };
         let loading = load(store.as_ref());
         let (secrets, readings) = tokio::time::timeout(STORE_PATIENCE, loading)
@@ -174,6 +179,19 @@ impl Registrar {
                 news_in.clone(),
             ));
         }
+        let record = RegistrarRecord {
+            version: RECORD_VERSION,
+            id: config.node.clone(),
+            routes: core.member_routes(),
+            draining: false,
+        };
+        let (draining, is_draining) = watch::channel(false);
+        tasks.spawn(presence::announce(
+            Arc::clone(&store),
+            record,
+            is_draining,
+            stop.clone(),
+        ));
         let driver = Driver {
             core,
             transports: transports.clone(),
@@ -183,7 +201,7 @@ impl Registrar {
             news,
             queries: query_out,
             stop: stop.clone(),
-            users: (config.users.clone(), config.realm().to_owned()),
+            users: watched.map(|w| (w, config.realm().to_owned())),
         };
         tasks.spawn(driver.run(known));
 
@@ -205,6 +223,7 @@ impl Registrar {
             addresses,
             queries,
             transports,
+            draining,
             stop,
             http_stop,
             tasks,
@@ -249,6 +268,7 @@ impl Registrar {
     /// From now on new registrations are refused with Retry-After and OPTIONS with 503, so that clients and load
     /// balancers go elsewhere; what runs goes on.
     pub async fn drain(&self) {
+        self.draining.send_replace(true);
         let _ = self
             .queries
             .send(Box::new(|core| core.handle_drain()))
@@ -444,6 +464,7 @@ fn settings(config: &Config, addresses: &Addresses) -> Result<Settings, StartErr
         realm: config.realm().to_owned(),
         advertised: advertise(&config.advertise, &listening),
         internal,
+        datagram_sockets: addresses.udp.clone(),
         trusted: networks("trusted_networks", &config.trusted_networks)?,
         relay: config.relay,
         foreign_callers: config.foreign_callers,

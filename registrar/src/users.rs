@@ -416,6 +416,10 @@ impl Watched {
         Self { path, seen }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether it changed, appeared or went.
     pub(crate) fn changed(&mut self) -> bool {
         let now = stamp(&self.path);

@@ -16,7 +16,7 @@ use sip::{FlowId, HeaderName, Hop, Message, Method, StatusCode, Transport};
 
 use crate::authentication::{self, Authentication, Identity};
 use crate::command::{Command, ResolveId, StoreId, StoreReply};
-use crate::flow_token::TokenMint;
+use crate::flow_token::{TokenKind, TokenMint};
 use crate::gruu::GruuMint;
 use crate::location::{BindingSet, Location, aor_of};
 use crate::loops;
@@ -24,7 +24,7 @@ use crate::proxy::{Proxied, Resolving};
 use crate::registration::{Context, Register};
 use crate::response_context::BranchId;
 use crate::router::{Decision, Router, in_dialog};
-use crate::settings::{Secrets, Settings};
+use crate::settings::{Advertised, Secrets, Settings};
 use crate::stats::Stats;
 use crate::users::Users;
 use crate::{Refusal, sanity};
@@ -363,6 +363,26 @@ impl Core {
         self.owners.get(meeting).map(String::as_str)
     }
 
+    /// URIs for the Route of requests that members of the cluster send through this registrar, one a transport:
+    /// requests with it are not challenged, so it is for the store only.
+    #[must_use]
+    pub fn member_routes(&self) -> Vec<String> {
+        let token = self.tokens.mint(TokenKind::Edge, None);
+        let known = |list: &[Advertised], transport| list.iter().any(|a| a.transport == transport);
+        [Transport::Udp, Transport::Tcp, Transport::Tls]
+            .into_iter()
+            .filter(|t| known(&self.settings.internal, *t) || known(&self.settings.advertised, *t))
+            .map(|transport| {
+                let address = self.settings.address_for(transport, None, true);
+                format!(
+                    "sip:{token}@{};transport={};lr",
+                    address.host_port(),
+                    transport.uri_token()
+                )
+            })
+            .collect()
+    }
+
     /// The flow a binding was registered over is on this node and gone.
     #[must_use]
     pub fn is_unreachable(&self, binding: &crate::Binding) -> bool {
@@ -400,8 +420,15 @@ impl Core {
                 return message.defect().is_none()
                     && to_tag.is_none_or(|tag| tag != self.stateless_tag(message));
             }
-            // Matching CANCELs belong to their INVITE; the others are answered 481 by the layer.
-            Method::Cancel if message.defect().is_none() => return true,
+            // A CANCEL is never challenged (§22.1): it belongs to an INVITE here, or to nothing.
+            Method::Cancel if message.defect().is_none() => {
+                let known = self.transactions.knows(message);
+                if !known {
+                    let refusal = Refusal::new(481, "No Such Transaction");
+                    self.refuse_stateless(message, hop, &refusal);
+                }
+                return known;
+            }
             _ => {}
         }
         if message.defect().is_none() && self.transactions.knows(message) {
@@ -576,6 +603,10 @@ impl Core {
 
     fn on_event(&mut self, now: Instant, event: Event) {
         match event {
+            Event::Request { key, message, .. } if *message.method() == Method::Cancel => {
+                let refusal = Refusal::new(481, "No Such Transaction");
+                self.refuse(now, key, &message, &refusal);
+            }
             Event::Request { key, message, hop } => {
                 let identity = self.admitted.take().unwrap_or(Identity::Anonymous);
                 self.decide(now, key, message, hop, identity);

@@ -210,6 +210,10 @@ impl Core {
         let mut request = proxied.request.clone();
         readdress(&mut request, way);
         request.set(MAX_BREADTH_NAME, breadth.to_string());
+        if way.side != Side::Inner && request.has_token(HeaderName::Other("Privacy"), "id") {
+            // RFC 3325 §7: who wants to stay unknown is asserted within the cluster only.
+            request.remove(HeaderName::PAssertedIdentity);
+        }
         request
     }
 

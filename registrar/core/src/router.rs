@@ -295,10 +295,15 @@ impl Router<'_> {
             return Some(Hop::to(flow.transport, flow.remote));
         }
         // A datagram needs no connection, only the address: it survives a restart of ours.
-        (flow.transport == Transport::Udp && self.tokens.is_own_node(token)).then_some(Hop {
+        (flow.transport == Transport::Udp && self.tokens.is_own_node(token)).then(|| Hop {
             transport: Transport::Udp,
             remote: flow.remote,
-            local: flow.local,
+            local: flow.local.filter(|local| {
+                let open = |s: &SocketAddr| {
+                    s.port() == local.port() && (s.ip() == local.ip() || s.ip().is_unspecified())
+                };
+                current || self.settings.datagram_sockets.iter().any(open)
+            }),
             flow: None,
         })
     }

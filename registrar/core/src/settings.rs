@@ -101,6 +101,9 @@ pub struct Settings {
     pub advertised: Vec<Advertised>,
     /// How meeting managers and other registrars reach us; empty: as clients do.
     pub internal: Vec<Advertised>,
+    /// Sockets that datagrams are sent from: a client behind NAT must be sent to from the one it knows, as long
+    /// as that is still open. Empty: any.
+    pub datagram_sockets: Vec<SocketAddr>,
     /// Networks whose requests are neither challenged nor stripped of their asserted identity.
     pub trusted: Vec<IpNet>,
     /// Whether authenticated users may call foreign domains through us.
@@ -137,6 +140,7 @@ impl Default for Settings {
             realm: "localhost".into(),
             advertised: Vec::new(),
             internal: Vec::new(),
+            datagram_sockets: Vec::new(),
             trusted: Vec::new(),
             relay: false,
             foreign_callers: false,

@@ -470,6 +470,22 @@ fn managers_are_not_challenged_and_reach_registered_users() {
 }
 
 #[test]
+fn request_with_the_route_from_the_store_is_taken_as_from_a_member() {
+    let mut world = World::new().with_members();
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    let route = world.core.member_routes().remove(0);
+    assert!(route.starts_with("sip:") && route.ends_with("@192.0.2.1:5060;transport=udp;lr"));
+    let from = hop(Transport::Tcp, 77, 45_000);
+    let mut invite = Request::new("INVITE", "sip:bob@example.org", from, 117);
+    invite.from = format!("<{LOBBY}>;tag=focus");
+    invite.headers.push(format!("Route: <{route}>"));
+    world.deliver(from, invite.message());
+    let got = world.take_request("INVITE", udp(2));
+    assert_eq!(got.values(HeaderName::Route).count(), 0);
+    assert!(!text(&got).contains(&route), "the secret goes no further");
+}
+
+#[test]
 fn proved_identity_is_asserted_and_a_claimed_one_stripped() {
     let mut world = World::new().with_members();
     let n = world.unique();
@@ -487,6 +503,37 @@ fn proved_identity_is_asserted_and_a_claimed_one_stripped() {
         None,
         "credentials go no further"
     );
+}
+
+#[test]
+fn identity_that_wants_privacy_is_asserted_to_managers_and_not_to_clients() {
+    let mut world = World::new().with_members();
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    for (uri, to, count) in [
+        (LOBBY, member_hop(1), 1),
+        ("sip:bob@example.org", udp(2), 0),
+    ] {
+        let n = world.unique();
+        let mut request = Request::new("INVITE", uri, udp(1), n);
+        request.from = format!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag=f{n}");
+        request.headers.push("Privacy: id".into());
+        world.authenticated(udp(1), "alice", "secret", &request);
+        let got = world.take_request("INVITE", to);
+        assert_eq!(
+            got.headers(HeaderName::PAssertedIdentity).count(),
+            count,
+            "{uri}"
+        );
+    }
+}
+
+#[test]
+fn cancel_of_nothing_is_481_and_leaves_nothing_behind() {
+    let mut world = World::new().with_members();
+    let cancel = Request::new("CANCEL", LOBBY, udp(66), 118);
+    world.deliver(udp(66), cancel.message());
+    world.take_status(481);
+    assert_eq!(world.core.stats().server_transactions, 0);
 }
 
 #[test]

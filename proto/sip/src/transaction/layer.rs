@@ -322,14 +322,18 @@ impl TransactionLayer {
         self.carry_out_client(now, key, effects, Some(response));
     }
 
-    /// Whether a request belongs to a server transaction that lives: a retransmission, which must be handed to
-    /// [`Self::handle_message`] whatever the user thinks of new requests.
+    /// Whether a request belongs to a server transaction that lives: a retransmission, or the CANCEL of an INVITE.
+    /// Such a request must be handed to [`Self::handle_message`] whatever the user thinks of new ones.
     #[must_use]
     pub fn knows(&self, request: &Message) -> bool {
-        request.top_via().is_ok_and(|via| {
-            let matched = matching::server_match(request, &via, request.method());
+        let Ok(via) = request.top_via() else {
+            return false;
+        };
+        let lives = |method| {
+            let matched = matching::server_match(request, &via, method);
             self.server_index.contains_key(&matched.key)
-        })
+        };
+        lives(request.method()) || *request.method() == Method::Cancel && lives(&Method::Invite)
     }
 
     /// Sends a request in a new client transaction: pushes a Via `SIP/2.0/<transport> <sent_by>;branch=z9hG4bK...;rport`.
