@@ -94,7 +94,7 @@ fn bundled(offered: &Plan, answer: &SessionDescription) -> Result<Vec<String>, U
         .all("group")
         .filter_map(parse_group)
         .find(|(semantics, _)| *semantics == "BUNDLE")
-        .map(|(_, mids)| mids.into_iter().take(answer.media.len()))
+        .map(|(_, mids)| mids)
         .into_iter()
         .flatten()
         .map(str::to_owned)
@@ -145,7 +145,7 @@ fn take_in(
     if !speaks {
         return Err(nothing_in_common(kind, &formats, policy));
     }
-    let (extensions, one_way) = extensions(answer, line, policy);
+    let extensions = extensions(answer, line, policy);
     let (remote_ssrcs, remote_rtx_ssrcs) = ssrcs(line);
     let mut peer = direction_of(answer, line);
     if held_by_address(answer, line) {
@@ -162,10 +162,11 @@ fn take_in(
     media.codecs = codecs;
     media.formats.clone_from(&line.formats);
     media.extensions = extensions
+        .both
         .into_iter()
         .filter(|(_, uri)| media.extensions.iter().any(|(_, ours)| ours == uri))
         .collect();
-    media.one_way_extensions = one_way;
+    media.one_way_extensions = extensions.one_way;
     media.remote_ssrcs = remote_ssrcs;
     media.remote_rtx_ssrcs = remote_rtx_ssrcs;
     media.ptime = ptime(line).or(media.ptime);

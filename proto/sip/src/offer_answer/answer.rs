@@ -18,7 +18,7 @@ use super::line::{
 use super::transport::{PeerTransport, read, settle};
 use super::{Direction, MediaKind, MediaPlan, Plan, Policy, Random, TransportPlan, Unacceptable};
 use crate::sdp::attributes::parse_group;
-use crate::sdp::{MediaDescription, SessionDescription};
+use crate::sdp::{MAX_LINES, MediaDescription, SessionDescription};
 
 /// Makes our half of a peer's offer. With `previous` (the plan in force) it is a re-offer: slots, SSRCs, keys,
 /// credentials of unchanged m-lines stay; ICE restart is noticed by a changed ufrag. An offer in which every
@@ -158,8 +158,8 @@ impl<'a> Line<'a> {
         if policy.slots(kind) == 0 {
             return Err(format!("this meeting has no {}", kind.as_str()));
         }
-        let (extensions, one_way) = extensions(offer, media, policy);
-        let transport_cc = extensions.iter().any(|(_, uri)| uri == TRANSPORT_CC);
+        let extensions = extensions(offer, media, policy);
+        let transport_cc = extensions.both.iter().any(|(_, uri)| uri == TRANSPORT_CC);
         let formats = peer_formats(media);
         let codecs = choose(kind, &formats, policy, transport_cc);
         if codecs.is_empty() {
@@ -167,8 +167,8 @@ impl<'a> Line<'a> {
         }
         let (remote_ssrcs, remote_rtx_ssrcs) = ssrcs(media);
         self.plan.codecs = codecs;
-        self.plan.extensions = extensions;
-        self.plan.one_way_extensions = one_way;
+        self.plan.extensions = extensions.both;
+        self.plan.one_way_extensions = extensions.one_way;
         self.plan.remote_ssrcs = remote_ssrcs;
         self.plan.remote_rtx_ssrcs = remote_rtx_ssrcs;
         self.plan.ptime = ptime(media).filter(|_| kind == MediaKind::Audio);
@@ -230,8 +230,8 @@ fn bundle_group(offer: &SessionDescription, lines: &[Line<'_>]) -> Group {
         .map(|(_, mids)| mids)
         .unwrap_or_default();
     let at = |mid: &str| lines.iter().position(|line| line.media.mid() == Some(mid));
-    // More mids than lines can only be repetition.
-    let mids = mids.into_iter().take(lines.len());
+    // A group of more mids than an SDP has lines can only be repetition.
+    let mids = mids.into_iter().take(MAX_LINES);
     let positions: Vec<usize> = mids.filter_map(at).collect();
     let mut members: Vec<usize> = Vec::new();
     for &position in &positions {

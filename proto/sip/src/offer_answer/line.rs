@@ -45,12 +45,20 @@ pub(super) fn held_by_address(sdp: &SessionDescription, media: &MediaDescription
     unspecified && sdp.inherited(media, "ice-ufrag").is_none()
 }
 
-/// Header extensions both know, with the peer's ids; and which of them go one way only, from our side.
+/// Header extensions of an m-line.
+pub(super) struct Extensions {
+    /// Known to both, with the peer's ids.
+    pub both: Vec<(u8, String)>,
+    /// Those of them that go one way only, from our side.
+    pub one_way: Vec<(u8, Direction)>,
+}
+
+/// The header extensions a peer offers and we know.
 pub(super) fn extensions(
     sdp: &SessionDescription,
     media: &MediaDescription,
     policy: &Policy,
-) -> (Vec<(u8, String)>, Vec<(u8, Direction)>) {
+) -> Extensions {
     let mut taken: Vec<(u8, String)> = Vec::new();
     let mut one_way = Vec::new();
     for value in sdp.all_inherited(media, "extmap") {
@@ -74,7 +82,10 @@ pub(super) fn extensions(
         }
         taken.push((map.id, map.uri));
     }
-    (taken, one_way)
+    Extensions {
+        both: taken,
+        one_way,
+    }
 }
 
 /// Primary and RTX SSRCs a peer announces (RFC 5576). The second of an FID group is the RTX stream of the

@@ -114,7 +114,11 @@ pub fn parse_fingerprint(value: &str) -> Option<(String, Vec<u8>)> {
     let digest = digest
         .trim()
         .split(':')
-        .map(|byte| (byte.len() == 2).then(|| u8::from_str_radix(byte, 16).ok())?)
+        .map(|byte| {
+            let mut octet = [0];
+            hex::decode_to_slice(byte, &mut octet).ok()?;
+            Some(octet[0])
+        })
         .collect::<Option<Vec<u8>>>()?;
     Some((algorithm.to_ascii_lowercase(), digest))
 }

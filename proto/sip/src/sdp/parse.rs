@@ -74,19 +74,13 @@ fn media(value: &str) -> Result<MediaDescription, &'static str> {
     let port = words.next().ok_or("m= without port")?;
     let protocol = words.next().ok_or("m= without protocol")?;
     let (port, count) = match port.split_once('/') {
-        Some((port, count)) => (
-            port,
-            Some(
-                count
-                    .parse::<u16>()
-                    .map_err(|_| "m= with a bad port count")?,
-            ),
-        ),
+        Some((port, count)) => {
+            let count = decimal(count).ok_or("m= with a bad port count")?;
+            (port, Some(count))
+        }
         None => (port, None),
     };
-    let port = port
-        .parse::<u16>()
-        .map_err(|_| "m= with a port that is not 0 to 65535")?;
+    let port = decimal(port).ok_or("m= with a port that is not 0 to 65535")?;
     let formats: Vec<String> = words.take(MAX_FORMATS + 1).map(str::to_owned).collect();
     if formats.is_empty() {
         return Err("m= without formats");
@@ -102,4 +96,11 @@ fn media(value: &str) -> Result<MediaDescription, &'static str> {
         formats,
         section: Section::default(),
     })
+}
+
+/// Digits only: Rust's own parser would take a sign.
+fn decimal(text: &str) -> Option<u16> {
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())?
 }

@@ -80,7 +80,9 @@ pub fn answered(
     policy: &Policy,
     previous: Option<&Plan>,
 ) -> Result<(Plan, SessionDescription), Unacceptable> {
-    let plan = answer(offer, policy, previous, &mut random(1))?;
+    // Other numbers for each exchange, as in life.
+    let seed = previous.map_or(1, |plan| plan.session_version + 100);
+    let plan = answer(offer, policy, previous, &mut random(seed))?;
     let text = describe(&plan, &local(&plan), false).to_string();
     let ours = sdp(&text);
     assert_fits(offer, &ours, &plan);
