@@ -4,8 +4,20 @@
 
 #![forbid(unsafe_code)]
 
+mod config;
+pub mod embedded;
+pub mod etcd;
+pub mod lease;
+pub mod ownership;
 pub mod records;
+pub mod registry;
+mod secret;
 pub mod store;
+
+pub use config::{EmbeddedConfig, EtcdConfig, OpenError, StoreConfig, open};
+pub use lease::{LeaseKeeper, LeaseTimes, Standing};
+pub use registry::{Cache, Cached, Change, Changes};
+pub use secret::secret;
 
 pub use store::{
     Compare, Entry, LeaseId, Op, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch,

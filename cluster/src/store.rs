@@ -68,6 +68,54 @@ pub struct Txn {
     pub ops: Vec<Op>,
 }
 
+/// Conditions and operations of a transaction at most, together.
+pub const MAX_OPS: usize = 128;
+/// Longest key, bytes.
+pub const MAX_KEY: usize = 1_024;
+/// Keys and values of a transaction at most, bytes together.
+pub const MAX_TXN_BYTES: usize = 1 << 20;
+/// Entries of one page at most, whatever `limit` says.
+pub const MAX_PAGE: usize = 1_000;
+
+impl Txn {
+    /// Checks the bounds that hold for every engine.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`]: too many operations, too many bytes, an empty or too long key, or a key
+    /// changed twice.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let refused = |why: &str| Err(StoreError::Refused(why.into()));
+        if self.compares.len() + self.ops.len() > MAX_OPS {
+            return refused("more than 128 conditions and operations");
+        }
+        let mut bytes = 0;
+        let mut changed = std::collections::BTreeSet::new();
+        for op in &self.ops {
+            let (key, size) = match op {
+                Op::Put(key, value, _) => (key, value.len()),
+                Op::Delete(key) => (key, 0),
+            };
+            bytes += size;
+            if !changed.insert(key) {
+                return refused("a key is changed twice");
+            }
+        }
+        let compared = self.compares.iter().map(|c| match c {
+            Compare::Unchanged(key, _) | Compare::Absent(key) | Compare::Present(key) => key,
+        });
+        for key in compared.chain(changed.iter().copied()) {
+            bytes += key.len();
+            if key.is_empty() || key.len() > MAX_KEY {
+                return refused("an empty key, or one longer than 1024 bytes");
+            }
+        }
+        if bytes > MAX_TXN_BYTES {
+            return refused("more than 1 MiB");
+        }
+        Ok(())
+    }
+}
+
 /// How a transaction ended. A time-out is [`StoreError::Unknown`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TxnOutcome {
@@ -123,7 +171,7 @@ pub enum StoreError {
 pub trait Store: Send + Sync + 'static {
     /// One key.
     async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError>;
-    /// Up to `limit` entries of a prefix, after the key `after` where given.
+    /// Up to `limit` (1 to [`MAX_PAGE`]) entries of a prefix, after the key `after` where given.
     async fn range(
         &self,
         prefix: &str,
