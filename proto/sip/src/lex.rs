@@ -64,9 +64,8 @@ fn all(s: &str, bits: u8) -> bool {
     s.bytes().all(|b| is(b, bits))
 }
 
-/// Every byte is of the class, or part of a `%HH` escape.
-fn all_escaped(s: &str, bits: u8) -> bool {
-    let s = s.as_bytes();
+/// Length of the run of bytes of the class, and of `%HH` escapes, at the start of `s`.
+fn run_escaped(s: &[u8], bits: u8) -> usize {
     let mut i = 0;
     while i < s.len() {
         if is(s[i], bits) {
@@ -74,10 +73,35 @@ fn all_escaped(s: &str, bits: u8) -> bool {
         } else if s[i] == b'%' && hex_pair(s, i + 1).is_some() {
             i += 3;
         } else {
-            return false;
+            break;
         }
     }
-    true
+    i
+}
+
+/// Length of what may be `user` at the start of `s`.
+pub(crate) fn user_len(s: &str) -> usize {
+    run_escaped(s.as_bytes(), USER)
+}
+
+/// Length of what may be `password`.
+pub(crate) fn password_len(s: &str) -> usize {
+    run_escaped(s.as_bytes(), PASSWORD)
+}
+
+/// Length of what may be the name or value of a URI parameter.
+pub(crate) fn uri_param_len(s: &[u8]) -> usize {
+    run_escaped(s, URI_PARAM)
+}
+
+/// Length of what may be the name or value of a URI header.
+pub(crate) fn uri_header_len(s: &[u8]) -> usize {
+    run_escaped(s, URI_HEADER)
+}
+
+/// Length of the token at the start of `s`.
+pub(crate) fn token_len(s: &[u8]) -> usize {
+    s.iter().position(|b| !is_token_byte(*b)).unwrap_or(s.len())
 }
 
 pub(crate) fn is_token_byte(b: u8) -> bool {
@@ -93,29 +117,14 @@ pub(crate) fn is_plain_value(s: &str) -> bool {
     !s.is_empty() && all(s, PLAIN_VALUE)
 }
 
-pub(crate) fn is_user(s: &str) -> bool {
-    all_escaped(s, USER)
-}
-
 /// A byte that may stand in `user` as it is.
 pub(crate) fn is_user_byte(b: u8) -> bool {
     is(b, USER)
 }
 
-pub(crate) fn is_password(s: &str) -> bool {
-    all_escaped(s, PASSWORD)
-}
-
-pub(crate) fn is_uri_param(s: &str) -> bool {
-    all_escaped(s, URI_PARAM)
-}
-
-pub(crate) fn is_uri_header(s: &str) -> bool {
-    all_escaped(s, URI_HEADER)
-}
-
-pub(crate) fn is_host_name(s: &str) -> bool {
-    !s.is_empty() && all(s, HOST)
+/// Length of the host name or IPv4 address at the start of `s`.
+pub(crate) fn host_name_len(s: &[u8]) -> usize {
+    s.iter().position(|b| !is(*b, HOST)).unwrap_or(s.len())
 }
 
 /// The byte that two hex digits at `at` stand for.
@@ -130,14 +139,40 @@ pub(crate) const fn is_blank(b: u8) -> bool {
     b == b' ' || b == b'\t'
 }
 
+// The texts are short: plain loops over bytes beat the searchers of `str`.
+
 /// Without spaces and tabs at either end.
 pub(crate) fn trim(s: &str) -> &str {
-    s.trim_matches([' ', '\t'])
+    let s = trim_start(s);
+    let bytes = s.as_bytes();
+    let mut end = bytes.len();
+    while end > 0 && is_blank(bytes[end - 1]) {
+        end -= 1;
+    }
+    &s[..end]
 }
 
 /// Without spaces and tabs in front.
 pub(crate) fn trim_start(s: &str) -> &str {
-    s.trim_start_matches([' ', '\t'])
+    let bytes = s.as_bytes();
+    let mut start = 0;
+    while start < bytes.len() && is_blank(bytes[start]) {
+        start += 1;
+    }
+    &s[start..]
+}
+
+/// What is before and behind the first `at`, an ASCII byte.
+pub(crate) fn split(s: &str, at: u8) -> Option<(&str, &str)> {
+    debug_assert!(at.is_ascii());
+    let i = s.bytes().position(|b| b == at)?;
+    Some((&s[..i], &s[i + 1..]))
+}
+
+/// What follows `first`, an ASCII byte, where `s` begins with it.
+pub(crate) fn strip(s: &str, first: u8) -> Option<&str> {
+    debug_assert!(first.is_ascii());
+    (s.as_bytes().first() == Some(&first)).then(|| &s[1..])
 }
 
 /// `s` begins with a quotation mark: the index behind the closing one.
@@ -183,16 +218,26 @@ pub(crate) fn write_quoted(f: &mut impl std::fmt::Write, s: &str) -> std::fmt::R
 
 /// A parameter value at the start of `s`: its length, quotation marks included. `None`: a quoted string
 /// that never ends.
-pub(crate) fn value_len(s: &str) -> Option<usize> {
-    if s.starts_with('"') {
-        return quoted_end(s.as_bytes());
+pub(crate) fn value_len(s: &[u8]) -> Option<usize> {
+    if s.first() == Some(&b'"') {
+        return quoted_end(s);
     }
-    Some(s.bytes().position(|b| !is(b, VALUE)).unwrap_or(s.len()))
+    Some(s.iter().position(|b| !is(*b, VALUE)).unwrap_or(s.len()))
+}
+
+/// Index of the first byte from `at` on that is neither space nor tab.
+pub(crate) fn skip_blanks(s: &[u8], mut at: usize) -> usize {
+    while at < s.len() && is_blank(s[at]) {
+        at += 1;
+    }
+    at
 }
 
 /// Where the comma is that ends the first item of a list: commas in quotation marks and in angle
 /// brackets do not count (RFC 3261 §7.3.1).
 fn comma(s: &[u8]) -> Option<usize> {
+    // Most lists are of one.
+    memchr::memchr(b',', s)?;
     let mut i = 0;
     while i < s.len() {
         match s[i] {

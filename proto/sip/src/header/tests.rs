@@ -144,3 +144,16 @@ fn cseq_numbers_stay_below_two_to_the_31st() {
         assert!(CSeq::parse(s).is_err(), "{s}");
     }
 }
+
+#[test]
+fn a_parameter_is_not_found_in_another_ones_value_or_name() {
+    let p = NameAddrRef::parse(r#"<sip:a@h>;tagged=1;x=";tag=2 \";tag=3";y ; tag = 4;tag=5"#)
+        .unwrap()
+        .params;
+    assert_eq!(p.get("TAG"), Some("4"));
+    assert_eq!(p.get("y"), Some(""));
+    assert_eq!(p.get("ta"), None);
+    assert_eq!(p.get("x"), Some(r#"";tag=2 \";tag=3""#));
+    assert_eq!(p.to_params().get("x"), Some(r#";tag=2 ";tag=3"#));
+    assert_eq!(p.iter().count(), 5);
+}

@@ -5,10 +5,19 @@ use std::net::IpAddr;
 
 use super::{HeaderError, NameAddr, Params, Via};
 use crate::lex;
-use crate::uri::{Uri, UriRef, literal, view::host_port};
+use crate::uri::{Uri, UriError, UriRef, literal, view::host_port};
 
 /// What is wrong, as text for a reason phrase.
 type What = &'static str;
+
+/// Where the parts of one parameter are.
+struct Param {
+    name: (usize, usize),
+    /// Quotation marks included.
+    value: Option<(usize, usize)>,
+    /// Where the next semicolon is, or the end.
+    end: usize,
+}
 
 /// `;name=value` parameters read in place.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,60 +30,83 @@ impl<'a> ParamsRef<'a> {
     /// Checks that `text` is `*( SEMI name [ EQUAL value ] )` and nothing else.
     fn parse(text: &'a str) -> Result<Self, What> {
         let text = lex::trim(text);
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (_, _, tail) = Self::first(rest)?;
-            rest = tail;
+        let mut at = 0;
+        while at < text.len() {
+            at = Self::next(text.as_bytes(), at)?.end;
         }
         Ok(Self { text })
     }
 
-    /// Name, value with its quotation marks, and the rest.
+    /// The parameter whose semicolon is at `at`.
     #[inline]
-    fn first(s: &'a str) -> Result<(&'a str, Option<&'a str>, &'a str), What> {
-        let s = s.strip_prefix(';').ok_or("text after the address")?;
-        let s = lex::trim_start(s);
-        let end = s
-            .bytes()
-            .position(|b| !lex::is_token_byte(b))
-            .unwrap_or(s.len());
-        let (name, rest) = s.split_at(end);
-        if name.is_empty() {
+    fn next(s: &[u8], at: usize) -> Result<Param, What> {
+        if s[at] != b';' {
+            return Err("text after the address");
+        }
+        let name = lex::skip_blanks(s, at + 1);
+        let name_end = name + lex::token_len(&s[name..]);
+        if name == name_end {
             return Err("empty parameter");
         }
-        let rest = lex::trim_start(rest);
-        let Some(rest) = rest.strip_prefix('=') else {
-            return Ok((name, None, rest));
-        };
-        let rest = lex::trim_start(rest);
-        let len = lex::value_len(rest).ok_or("unterminated quoted string")?;
-        let (value, rest) = rest.split_at(len);
-        if value.is_empty() {
+        let equal = lex::skip_blanks(s, name_end);
+        if s.get(equal) != Some(&b'=') {
+            return Ok(Param {
+                name: (name, name_end),
+                value: None,
+                end: equal,
+            });
+        }
+        let value = lex::skip_blanks(s, equal + 1);
+        let len = lex::value_len(&s[value..]).ok_or("unterminated quoted string")?;
+        if len == 0 {
             return Err("parameter without its value");
         }
-        Ok((name, Some(value), lex::trim_start(rest)))
+        Ok(Param {
+            name: (name, name_end),
+            value: Some((value, value + len)),
+            end: lex::skip_blanks(s, value + len),
+        })
     }
 
     /// Every parameter in order; values as written, quotation marks included.
     pub fn iter(&self) -> impl Iterator<Item = (&'a str, Option<&'a str>)> + use<'a> {
-        let mut rest = self.text;
+        let text = self.text;
+        let mut at = 0;
         std::iter::from_fn(move || {
-            if rest.is_empty() {
+            if at >= text.len() {
                 return None;
             }
             // Checked by `parse`; the fallback only ends the iteration.
-            let (name, value, tail) = Self::first(rest).ok()?;
-            rest = tail;
-            Some((name, value))
+            let param = Self::next(text.as_bytes(), at).ok()?;
+            at = param.end;
+            let slice = |(from, to): (usize, usize)| &text[from..to];
+            Some((slice(param.name), param.value.map(slice)))
         })
     }
 
     /// Value by case-insensitive name, quotation marks included (`Some("")` for one without a value).
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        self.iter()
-            .find(|(n, _)| n.eq_ignore_ascii_case(name))
-            .map(|(_, v)| v.unwrap_or(""))
+        let s = self.text.as_bytes();
+        let mut at = 0;
+        while at < s.len() {
+            // Checked by `parse`: what is not the name can be jumped over, up to a quoted value.
+            let start = lex::skip_blanks(s, at + 1);
+            let matches = s
+                .get(start..start + name.len())
+                .is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes()));
+            let next = memchr::memchr2(b';', b'"', &s[start..]).map_or(s.len(), |i| start + i);
+            if matches || s.get(next) == Some(&b'"') {
+                let param = Self::next(s, at).ok()?;
+                if s[param.name.0..param.name.1].eq_ignore_ascii_case(name.as_bytes()) {
+                    return Some(param.value.map_or("", |(from, to)| &self.text[from..to]));
+                }
+                at = param.end;
+            } else {
+                at = next;
+            }
+        }
+        None
     }
 
     /// The owned form.
@@ -158,7 +190,7 @@ impl<'a> NameAddrRef<'a> {
         if uri.is_empty() {
             return Err("no address");
         }
-        if uri.contains([',', '?']) {
+        if memchr::memchr2(b',', b'?', uri.as_bytes()).is_some() {
             return Err("URI needs angle brackets");
         }
         Ok(Self {
@@ -247,9 +279,7 @@ impl<'a> ViaRef<'a> {
         if sent_by.len() == rest.len() {
             return Err("no host");
         }
-        let end = memchr::memchr(b';', sent_by.as_bytes()).unwrap_or(sent_by.len());
-        let (sent_by, params) = sent_by.split_at(end);
-        let (host, port) = split_sent_by(lex::trim(sent_by))?;
+        let (host, port, params) = split_sent_by(sent_by)?;
         Ok(Self {
             transport,
             host,
@@ -285,43 +315,45 @@ impl<'a> ViaRef<'a> {
 /// The transport token behind `SIP/2.0/`, and the rest from the white space behind it.
 fn sent_protocol(s: &str) -> Result<(&str, &str), What> {
     let bad = "not SIP/2.0";
-    let slash = |s| lex::trim_start(s).strip_prefix('/').map(lex::trim_start);
+    let slash = |s| lex::strip(lex::trim_start(s), b'/').map(lex::trim_start);
     let (name, rest) = s.split_at_checked(3).ok_or(bad)?;
     if !name.eq_ignore_ascii_case("SIP") {
         return Err(bad);
     }
     let rest = slash(rest).and_then(|r| r.strip_prefix("2.0")).ok_or(bad)?;
     let rest = slash(rest).ok_or(bad)?;
-    let end = rest
-        .bytes()
-        .position(|b| !lex::is_token_byte(b))
-        .unwrap_or(rest.len());
+    let end = lex::token_len(rest.as_bytes());
     if end == 0 {
         return Err("no transport");
     }
     Ok(rest.split_at(end))
 }
 
-/// Host (IPv6 with its brackets) and port; the grammar allows white space around the colon.
-fn split_sent_by(s: &str) -> Result<(&str, Option<u16>), What> {
-    let after_bracket = if s.starts_with('[') {
-        s.find(']').ok_or("unclosed bracket")?
+/// Host (IPv6 with its brackets), port, and the parameters behind them. The grammar allows white space
+/// around the colon; hardly anybody writes it.
+fn split_sent_by(s: &str) -> Result<(&str, Option<u16>, &str), What> {
+    let end = memchr::memchr(b';', s.as_bytes()).unwrap_or(s.len());
+    let (sent_by, params) = s.split_at(end);
+    let sent_by = lex::trim(sent_by);
+    let after_bracket = if sent_by.starts_with('[') {
+        memchr::memchr(b']', sent_by.as_bytes()).ok_or("unclosed bracket")?
     } else {
         0
     };
-    let (host, port) = match s[after_bracket..].split_once(':') {
-        None => (s, None),
-        Some((tail, port)) => {
-            let host = lex::trim(&s[..after_bracket + tail.len()]);
-            let port = lex::digits(lex::trim(port).as_bytes())
+    let colon = memchr::memchr(b':', &sent_by.as_bytes()[after_bracket..]);
+    let (host, port) = match colon.map(|i| i + after_bracket) {
+        None => (sent_by, None),
+        Some(colon) => {
+            let port = lex::digits(lex::trim(&sent_by[colon + 1..]).as_bytes())
                 .and_then(|n| u16::try_from(n).ok())
                 .ok_or("bad port")?;
-            (host, Some(port))
+            (lex::trim(&sent_by[..colon]), Some(port))
         }
     };
     match host_port(host) {
-        Ok((_, None)) => Ok((host, port)),
+        Ok((_, None)) => Ok((host, port, params)),
         Ok(_) => Err("bad port"),
+        Err(UriError("text after host")) => Err("character not allowed in host"),
         Err(e) => Err(e.0),
     }
 }

@@ -119,7 +119,7 @@ impl Message {
                 .map(|&b| if lex::is_token_byte(b) { b } else { b'-' }),
         );
         let mid = self.edits.len();
-        let value = lex::trim(value).as_bytes();
+        let value = value.trim_matches([' ', '\t', '\r', '\n', '\0']).as_bytes();
         if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
             self.edits.extend_from_slice(value);
         } else {

@@ -165,7 +165,12 @@ pub(super) fn id_of(name: &[u8]) -> Id {
             let mut slot = hash(name);
             loop {
                 let id = BUCKETS[slot as usize];
-                if id == OTHER || LONG[id as usize].as_bytes().eq_ignore_ascii_case(name) {
+                if id == OTHER {
+                    return id;
+                }
+                let long = LONG[id as usize].as_bytes();
+                // As the RFC spells it, mostly.
+                if long == name || long.eq_ignore_ascii_case(name) {
                     return id;
                 }
                 slot = slot.wrapping_add(1);
@@ -299,15 +304,6 @@ impl<'a> HeaderName<'a> {
             .get(id as usize)
             .copied()
             .unwrap_or(HeaderName::Other(""))
-    }
-
-    /// Whether a header field with that id and name as written is this one.
-    pub(super) fn matches(self, id: Id, own: Id, written: &[u8]) -> bool {
-        own == id
-            && match self {
-                Self::Other(name) if own == OTHER => name.as_bytes().eq_ignore_ascii_case(written),
-                _ => true,
-            }
     }
 }
 

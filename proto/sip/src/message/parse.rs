@@ -367,10 +367,7 @@ impl Scan<'_> {
     /// A line `name: value`. One that is none is left out.
     fn field(&mut self, at: usize, end: usize, next: usize, clean: bool) {
         let text = &self.head[at..end];
-        let name_len = text
-            .iter()
-            .position(|b| !lex::is_token_byte(*b))
-            .unwrap_or(text.len());
+        let name_len = lex::token_len(text);
         let mut colon = name_len;
         while text.get(colon).copied().is_some_and(lex::is_blank) {
             colon += 1;

@@ -102,12 +102,17 @@ impl Message {
         let id = name.id();
         self.fields
             .iter()
-            .filter(move |f| f.id == id && (id != name::OTHER || self.is_named(f, name, id)))
+            .filter(move |f| self.is_named(f, name, id))
     }
 
     /// Whether the field has that name, whose id is `id`.
+    #[inline]
     pub(super) fn is_named(&self, field: &Field, name: HeaderName<'_>, id: name::Id) -> bool {
-        name.matches(id, field.id, self.name_bytes(field))
+        field.id == id
+            && (id != name::OTHER
+                || self
+                    .name_bytes(field)
+                    .eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 
     /// Value of the first header field of that name, unfolded bytes trimmed; `None` where absent or not UTF-8.

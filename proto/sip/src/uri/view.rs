@@ -24,41 +24,107 @@ pub struct UriRef<'a> {
     pub headers: Option<&'a str>,
 }
 
-/// `host [":" port]`, IPv6 returned without its brackets.
+/// `host [":" port]` and nothing behind it, IPv6 returned without its brackets.
 pub(crate) fn host_port(s: &str) -> Result<(&str, Option<u16>), UriError> {
-    let (host, rest) = if let Some(inner) = s.strip_prefix('[') {
-        let end = inner.find(']').ok_or(UriError("unclosed bracket"))?;
-        let host = &inner[..end];
+    match scan_host_port(s)? {
+        (host, port, "") => Ok((host, port)),
+        _ => Err(UriError("text after host")),
+    }
+}
+
+/// `host [":" port]` at the start of `s`, IPv6 returned without its brackets; and what is behind it.
+pub(crate) fn scan_host_port(s: &str) -> Result<(&str, Option<u16>, &str), UriError> {
+    let (host, rest) = if let Some(inner) = lex::strip(s, b'[') {
+        let (host, rest) = lex::split(inner, b']').ok_or(UriError("unclosed bracket"))?;
         if host.parse::<Ipv6Addr>().is_err() && literal(host).is_none() {
             return Err(UriError("not an IPv6 address"));
         }
-        (host, &inner[end + 1..])
+        (host, rest)
     } else {
-        let end = s.find(':').unwrap_or(s.len());
-        let host = &s[..end];
+        let (host, rest) = s.split_at(lex::host_name_len(s.as_bytes()));
+        if !matches!(
+            rest.as_bytes().first(),
+            None | Some(b':' | b';' | b'?' | b' ' | b'\t')
+        ) {
+            return Err(UriError("character not allowed in host"));
+        }
         if host.is_empty() {
             return Err(UriError("no host"));
         }
-        if !lex::is_host_name(host) {
-            return Err(UriError("character not allowed in host"));
-        }
-        (host, &s[end..])
+        (host, rest)
     };
-    let port = match rest.strip_prefix(':') {
-        None if rest.is_empty() => None,
-        None => return Err(UriError("text after host")),
-        Some(port) => Some(
-            lex::digits(port.as_bytes())
-                .and_then(|n| u16::try_from(n).ok())
-                .ok_or(UriError("bad port"))?,
-        ),
+    let Some(port) = lex::strip(rest, b':') else {
+        return Ok((host, None, rest));
     };
-    Ok((host, port))
+    let len = port.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, rest) = port.split_at(len);
+    let port = lex::digits(digits.as_bytes())
+        .and_then(|n| u16::try_from(n).ok())
+        .ok_or(UriError("bad port"))?;
+    if !matches!(
+        rest.as_bytes().first(),
+        None | Some(b';' | b'?' | b' ' | b'\t')
+    ) {
+        return Err(UriError("bad port"));
+    }
+    Ok((host, Some(port), rest))
 }
 
-/// Splits at the first `;`: before it, and what follows it.
-fn split_params(s: &str) -> (&str, &str) {
-    s.split_once(';').unwrap_or((s, ""))
+/// Length of `name [ "=" value ] *( ";" name [ "=" value ] )` at the start of `s`, up to its end or a `?`.
+fn scan_params(s: &[u8]) -> Result<usize, UriError> {
+    let mut at = 0;
+    loop {
+        let name = lex::uri_param_len(&s[at..]);
+        if name == 0 && matches!(s.get(at), None | Some(b';' | b'=')) {
+            return Err(UriError("empty parameter"));
+        }
+        at += name;
+        if s.get(at) == Some(&b'=') {
+            at += 1 + lex::uri_param_len(&s[at + 1..]);
+        }
+        match s.get(at) {
+            None | Some(b'?') => return Ok(at),
+            Some(b';') => at += 1,
+            Some(_) => return Err(UriError("character not allowed in parameter")),
+        }
+    }
+}
+
+/// Checks `name "=" value *( "&" name "=" value )`.
+fn check_headers(s: &[u8]) -> Result<(), UriError> {
+    let mut at = 0;
+    loop {
+        let name = lex::uri_header_len(&s[at..]);
+        at += name;
+        match s.get(at) {
+            Some(b'=') if name > 0 => at += 1,
+            None | Some(b'&') => return Err(UriError("header without a value")),
+            Some(_) => return Err(UriError("character not allowed in header")),
+        }
+        at += lex::uri_header_len(&s[at..]);
+        match s.get(at) {
+            None => return Ok(()),
+            Some(b'&') => at += 1,
+            Some(_) => return Err(UriError("character not allowed in header")),
+        }
+    }
+}
+
+/// `user [":" password]`.
+fn split_userinfo(s: &str) -> Result<(&str, Option<&str>), UriError> {
+    let (user, rest) = s.split_at(lex::user_len(s));
+    let password = match lex::strip(rest, b':') {
+        None if rest.is_empty() => None,
+        None => return Err(UriError("character not allowed in user")),
+        Some(password) if lex::password_len(password) < password.len() => {
+            return Err(UriError("character not allowed in password"));
+        }
+        Some(password) => Some(password),
+    };
+    if user.is_empty() {
+        return Err(UriError("empty user"));
+    }
+    Ok((user, password))
 }
 
 impl<'a> UriRef<'a> {
@@ -67,7 +133,7 @@ impl<'a> UriRef<'a> {
     /// # Errors
     /// [`UriError`] with what is wrong.
     pub fn parse(s: &'a str) -> Result<Self, UriError> {
-        let (scheme, rest) = s.split_once(':').ok_or(UriError("no scheme"))?;
+        let (scheme, rest) = lex::split(s, b':').ok_or(UriError("no scheme"))?;
         // RFC 3986 §3.1.
         let mut letters = scheme.bytes();
         if !letters.next().is_some_and(|b| b.is_ascii_alphabetic())
@@ -92,28 +158,20 @@ impl<'a> UriRef<'a> {
         };
         let (user, password) = match userinfo {
             None => ("", None),
-            Some(userinfo) => match userinfo.split_once(':') {
-                Some((user, password)) => (user, Some(password)),
-                None => (userinfo, None),
-            },
+            Some(userinfo) => split_userinfo(userinfo)?,
         };
-        if userinfo.is_some() && user.is_empty() {
-            return Err(UriError("empty user"));
-        }
-        if !lex::is_user(user) {
-            return Err(UriError("character not allowed in user"));
-        }
-        if password.is_some_and(|p| !lex::is_password(p)) {
-            return Err(UriError("character not allowed in password"));
-        }
-        let (rest, headers) = match rest.split_once('?') {
-            Some((rest, headers)) => (rest, Some(headers)),
-            None => (rest, None),
+        let (host, port, rest) = scan_host_port(rest)?;
+        let (params, rest) = match lex::strip(rest, b';') {
+            Some(rest) => rest.split_at(scan_params(rest.as_bytes())?),
+            None => ("", rest),
         };
-        let (host, params) = split_params(rest);
-        let has_params = host.len() != rest.len();
-        let (host, port) = host_port(host)?;
-        let uri = Self {
+        let headers = lex::strip(rest, b'?');
+        if let Some(headers) = headers {
+            check_headers(headers.as_bytes())?;
+        } else if !rest.is_empty() {
+            return Err(UriError("text after host"));
+        }
+        Ok(Self {
             scheme,
             user,
             password,
@@ -121,16 +179,11 @@ impl<'a> UriRef<'a> {
             port,
             params,
             headers,
-        };
-        if has_params {
-            uri.check_params(lex::is_uri_param)?;
-        }
-        uri.check_headers()?;
-        Ok(uri)
+        })
     }
 
     fn parse_tel(scheme: &'a str, rest: &'a str) -> Result<Self, UriError> {
-        let (number, params) = split_params(rest);
+        let (number, params) = lex::split(rest, b';').unwrap_or((rest, ""));
         let digits = number.strip_prefix('+').unwrap_or(number);
         let global = digits.len() != number.len();
         let dialled = |b: u8| {
@@ -145,7 +198,10 @@ impl<'a> UriRef<'a> {
         {
             return Err(UriError("not a telephone number"));
         }
-        let uri = Self {
+        if number.len() != rest.len() && scan_params(params.as_bytes())? < params.len() {
+            return Err(UriError("character not allowed in parameter"));
+        }
+        Ok(Self {
             scheme,
             user: number,
             password: None,
@@ -153,11 +209,7 @@ impl<'a> UriRef<'a> {
             port: None,
             params,
             headers: None,
-        };
-        if number.len() != rest.len() {
-            uri.check_params(lex::is_uri_param)?;
-        }
-        Ok(uri)
+        })
     }
 
     fn parse_other(scheme: &'a str, rest: &'a str) -> Result<Self, UriError> {
@@ -180,31 +232,6 @@ impl<'a> UriRef<'a> {
             params: "",
             headers: None,
         })
-    }
-
-    fn check_params(&self, allowed: fn(&str) -> bool) -> Result<(), UriError> {
-        for param in self.params.split(';') {
-            let (name, value) = param.split_once('=').unwrap_or((param, ""));
-            if name.is_empty() {
-                return Err(UriError("empty parameter"));
-            }
-            if !allowed(name) || !allowed(value) {
-                return Err(UriError("character not allowed in parameter"));
-            }
-        }
-        Ok(())
-    }
-
-    fn check_headers(&self) -> Result<(), UriError> {
-        for header in self.headers.into_iter().flat_map(|h| h.split('&')) {
-            let Some((name, value)) = header.split_once('=') else {
-                return Err(UriError("header without a value"));
-            };
-            if name.is_empty() || !lex::is_uri_header(name) || !lex::is_uri_header(value) {
-                return Err(UriError("character not allowed in header"));
-            }
-        }
-        Ok(())
     }
 
     /// Whether the scheme is sip or sips.
