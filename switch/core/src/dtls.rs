@@ -24,6 +24,7 @@ use ::dtls::endpoint::{Endpoint, EndpointEvent};
 use ::dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use aws_lc_rs::digest;
 use bytes::BytesMut;
+use rtc_shared::error::Error;
 
 use crate::srtp::Profile;
 
@@ -213,6 +214,11 @@ enum State {
 pub struct Association {
     endpoint: Endpoint,
     config: Arc<HandshakeConfig>,
+    /// A server begins with GCM only, since rtc-dtls would follow the client's order and browsers
+    /// put counter mode first. A client without GCM is read again with this.
+    fallback: Option<Arc<HandshakeConfig>>,
+    /// What came before our first answer, for that second reading; bounded like all of it.
+    hello: Vec<BytesMut>,
     role: Role,
     state: State,
     wrong_fingerprint: Arc<AtomicBool>,
@@ -228,6 +234,14 @@ pub fn is_dtls(datagram: &[u8]) -> bool {
 
 const HANDSHAKE_RECORD: u8 = 22;
 
+/// A third the cost of counter mode with HMAC-SHA1, so preferred; best first.
+const GCM: [SrtpProtectionProfile; 2] = [
+    SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
+    SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
+];
+const COUNTER_MODE: [SrtpProtectionProfile; 1] =
+    [SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80];
+
 impl Association {
     /// An association that has not begun.
     ///
@@ -242,37 +256,20 @@ impl Association {
             return Err(DtlsError::NoFingerprint);
         }
         let wrong_fingerprint = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&wrong_fingerprint);
-        let config = ConfigBuilder::default()
-            .with_crypto_provider(Arc::clone(&identity.provider))
-            .with_certificates(vec![identity.certificate.clone()])
-            .with_srtp_protection_profiles(vec![
-                SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
-                SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
-                SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
-            ])
-            .with_extended_master_secret(ExtendedMasterSecretType::Request)
-            // The peer proves who it is by the fingerprint its signalling gave, not by a chain.
-            .with_client_auth(ClientAuthType::RequireAnyClientCert)
-            .with_insecure_skip_verify(true)
-            .with_verify_peer_certificate(Some(Arc::new(move |certificates, _| {
-                let known = certificates
-                    .first()
-                    .is_some_and(|der| fingerprints.iter().any(|f| f.matches(der)));
-                flag.store(!known, Ordering::Relaxed);
-                known
-                    .then_some(())
-                    .ok_or_else(|| shared_error("certificate fingerprint does not match"))
-            })))
-            .with_flight_interval(FLIGHT_INTERVAL)
-            .with_mtu(MTU)
-            .with_server_name("rostrum".to_owned())
-            .build(role == Role::Client, None)
-            .map_err(|e| DtlsError::Setup(e.to_string()))?;
-        let config = Arc::new(config);
+        let fingerprints: Arc<[Fingerprint]> = fingerprints.into();
+        let configure = |profiles: &[SrtpProtectionProfile]| {
+            configure(identity, role, profiles, &fingerprints, &wrong_fingerprint)
+        };
+        let all = configure(&[&GCM[..], &COUNTER_MODE[..]].concat())?;
+        let (config, fallback) = match role {
+            Role::Client => (all, None),
+            Role::Server => (configure(&GCM)?, Some(all)),
+        };
         Ok(Self {
             endpoint: new_endpoint(role, &config),
             config,
+            fallback,
+            hello: Vec::new(),
             role,
             state: State::Waiting,
             wrong_fingerprint,
@@ -336,10 +333,7 @@ impl Association {
                 return Some(self.fail("too much handshake data".to_owned()));
             }
         }
-        match self
-            .endpoint
-            .read(now, PEER, None, BytesMut::from(datagram))
-        {
+        match self.read(BytesMut::from(datagram), now) {
             Ok(events) => self.on_events(&events),
             // A bad record never ends an association that stands (RFC 6347 §4.1.2.7).
             Err(_) if self.state == State::Connected => None,
@@ -352,6 +346,25 @@ impl Association {
                 Some(self.fail(reason))
             }
         }
+    }
+
+    fn read(&mut self, datagram: BytesMut, now: Instant) -> Result<Vec<EndpointEvent>, Error> {
+        if self.fallback.is_some() {
+            self.hello.push(datagram.clone());
+        }
+        let result = self.endpoint.read(now, PEER, None, datagram);
+        if let Err(Error::ErrServerNoMatchingSrtpProfile) = result
+            && let Some(config) = self.fallback.take()
+        {
+            self.endpoint = new_endpoint(self.role, &config);
+            self.config = config;
+            let mut events = Vec::new();
+            for datagram in std::mem::take(&mut self.hello) {
+                events.extend(self.endpoint.read(now, PEER, None, datagram)?);
+            }
+            return Ok(events);
+        }
+        result
     }
 
     fn on_events(&mut self, events: &[EndpointEvent]) -> Option<Event> {
@@ -452,7 +465,11 @@ impl Association {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<BytesMut> {
-        self.endpoint.poll_transmit().map(|t| t.message)
+        let transmit = self.endpoint.poll_transmit()?;
+        // The hello was understood.
+        self.fallback = None;
+        self.hello = Vec::new();
+        Some(transmit.message)
     }
 
     /// Says goodbye to a connected peer.
@@ -469,6 +486,33 @@ fn new_endpoint(role: Role, config: &Arc<HandshakeConfig>) -> Endpoint {
     Endpoint::new(PEER, Default::default(), server)
 }
 
-fn shared_error(reason: &str) -> rtc_shared::error::Error {
-    rtc_shared::error::Error::Other(reason.to_owned())
+fn configure(
+    identity: &Identity,
+    role: Role,
+    profiles: &[SrtpProtectionProfile],
+    fingerprints: &Arc<[Fingerprint]>,
+    wrong: &Arc<AtomicBool>,
+) -> Result<Arc<HandshakeConfig>, DtlsError> {
+    let (fingerprints, wrong) = (Arc::clone(fingerprints), Arc::clone(wrong));
+    ConfigBuilder::default()
+        .with_crypto_provider(Arc::clone(&identity.provider))
+        .with_certificates(vec![identity.certificate.clone()])
+        .with_srtp_protection_profiles(profiles.to_vec())
+        .with_extended_master_secret(ExtendedMasterSecretType::Request)
+        // The peer proves who it is by the fingerprint its signalling gave, not by a chain.
+        .with_client_auth(ClientAuthType::RequireAnyClientCert)
+        .with_insecure_skip_verify(true)
+        .with_verify_peer_certificate(Some(Arc::new(move |certificates, _| {
+            let known = certificates
+                .first()
+                .is_some_and(|der| fingerprints.iter().any(|f| f.matches(der)));
+            wrong.store(!known, Ordering::Relaxed);
+            known.then_some(()).ok_or(Error::ErrInvalidCertificate)
+        })))
+        .with_flight_interval(FLIGHT_INTERVAL)
+        .with_mtu(MTU)
+        .with_server_name("rostrum".to_owned())
+        .build(role == Role::Client, None)
+        .map(Arc::new)
+        .map_err(|e| DtlsError::Setup(e.to_string()))
 }
