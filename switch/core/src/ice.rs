@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::hmac;
 use smallvec::SmallVec;
 
+use crate::SocketId;
 use crate::stun::{self, Answer, BINDING_REQUEST, Message};
 
 /// How long consent lasts after the last authenticated request (RFC 7675 §5.1). A lite agent sends
@@ -64,7 +65,7 @@ pub enum Outcome {
 struct Remote {
     address: SocketAddr,
     /// Which of the worker's sockets it reached.
-    socket: u16,
+    socket: SocketId,
     heard: Instant,
 }
 
@@ -74,8 +75,9 @@ pub struct IceLite {
     key: hmac::Key,
     state: State,
     remotes: SmallVec<[Remote; 2]>,
-    selected: Option<(u16, SocketAddr)>,
+    selected: Option<(SocketId, SocketAddr)>,
     heard: Option<Instant>,
+    forgotten: Vec<(SocketId, SocketAddr)>,
 }
 
 impl IceLite {
@@ -89,6 +91,7 @@ impl IceLite {
             remotes: SmallVec::new(),
             selected: None,
             heard: None,
+            forgotten: Vec::new(),
         }
     }
 
@@ -114,7 +117,7 @@ impl IceLite {
     /// Where to send: socket and remote address of the nominated pair, before nomination of the
     /// latest validated one. `None` while there is none or consent is lost.
     #[must_use]
-    pub fn selected(&self) -> Option<(u16, SocketAddr)> {
+    pub fn selected(&self) -> Option<(SocketId, SocketAddr)> {
         self.selected.filter(|_| self.state != State::Lost)
     }
 
@@ -127,7 +130,7 @@ impl IceLite {
     /// Handles a STUN datagram that came to `socket` from `remote`.
     pub fn handle_stun(
         &mut self,
-        socket: u16,
+        socket: SocketId,
         remote: SocketAddr,
         datagram: &[u8],
         now: Instant,
@@ -167,7 +170,7 @@ impl IceLite {
 
     fn on_request_authenticated(
         &mut self,
-        socket: u16,
+        socket: SocketId,
         remote: SocketAddr,
         use_candidate: bool,
         now: Instant,
@@ -185,7 +188,8 @@ impl IceLite {
                         .filter(|at| Some(self.remotes[*at].address) != selected)
                         .min_by_key(|at| self.remotes[*at].heard)
                         .unwrap_or(0);
-                    self.remotes.swap_remove(oldest);
+                    let gone = self.remotes.swap_remove(oldest);
+                    self.forgotten.push((gone.socket, gone.address));
                 }
                 self.remotes.push(Remote {
                     address: remote,
@@ -213,8 +217,7 @@ impl IceLite {
             return false;
         }
         if now.saturating_duration_since(heard) < CONSENT {
-            self.remotes
-                .retain(|remote| now.saturating_duration_since(remote.heard) < CONSENT);
+            self.forget(|remote| now.saturating_duration_since(remote.heard) >= CONSENT);
             let selected = self.selected.map(|(_, address)| address);
             // The selected pair is dead while another is still checked: go there.
             if !self.remotes.iter().any(|r| Some(r.address) == selected) {
@@ -227,8 +230,29 @@ impl IceLite {
             return false;
         }
         self.state = State::Lost;
-        self.remotes.clear();
+        self.forget(|_| true);
         true
+    }
+
+    fn forget(&mut self, mut stale: impl FnMut(&Remote) -> bool) {
+        let forgotten = &mut self.forgotten;
+        self.remotes.retain(|remote| {
+            let stale = stale(remote);
+            if stale {
+                forgotten.push((remote.socket, remote.address));
+            }
+            !stale
+        });
+    }
+
+    /// Remotes validated no longer since the last call, so that a table of them can follow.
+    pub fn take_forgotten(&mut self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
+        self.forgotten.drain(..)
+    }
+
+    /// All validated remotes and the sockets they reached.
+    pub fn remotes(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
+        self.remotes.iter().map(|r| (r.socket, r.address))
     }
 
     /// When consent ends unless another request comes.

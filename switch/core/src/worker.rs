@@ -1,65 +1,1010 @@
-//! stub
+//! One worker: meetings, their links, and the tables that say whose a datagram is.
+//!
+//! ```text
+//!   datagram ─► table ─► link (ICE, DTLS, SRTP open) ─► meeting ─► egress ─► link (seal) ─► batch
+//! ```
+//!
+//! Workers share nothing. The shell owns sockets, clock and threads; it feeds datagrams and the
+//! owner's requests in, and sends what the batch holds.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha12Rng;
+use smallvec::SmallVec;
+
 use crate::dtls::Identity;
-use std::{net::*, sync::Arc, time::*};
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SocketId(pub u32);
+use crate::link::{Link, LinkError, LinkEvent, Received, Spec};
+use crate::meeting::{Meeting, MeetingConfig, WallClock};
+use crate::rendition::Renditions;
+use crate::{
+    Batch, Egress, LegKey, MeetingError, RtpOut, SocketId, Transmit, TransportIndex, stun,
+};
+
+/// Transports a leg may have: one an m-line without BUNDLE.
+pub const MAX_TRANSPORTS: usize = 8;
+
+/// Events kept for an owner that does not fetch them; beyond it the oldest goes.
+pub const MAX_EVENTS: usize = 4096;
+
+/// How often links look at their timers: consent is counted in tens of seconds …
+const LINK_TICK: Duration = Duration::from_secs(1);
+
+/// … handshake flights in fractions of one.
+const HANDSHAKE_TICK: Duration = Duration::from_millis(50);
+
+/// Ports of a plain leg, as the shell opened them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainPorts {
+    /// Socket for RTP.
     pub rtp: SocketId,
+    /// Socket for RTCP, where asked for.
     pub rtcp: Option<SocketId>,
+    /// What the peer is told to send to.
     pub advertised: IpAddr,
+    /// Port of `rtp`.
     pub rtp_port: u16,
+    /// Port of `rtcp`; 0 without.
     pub rtcp_port: u16,
 }
+
+/// The shell's sockets, as a worker asks for them. Called while the owner's request is applied only.
 pub trait Ports {
+    /// The shared sockets for ICE legs and the addresses peers reach each at, best first.
     fn webrtc(&self) -> Vec<(SocketId, Vec<SocketAddr>)>;
+    /// Opens a port, or two, of the plain range; `None` when there is none left.
     fn open(&mut self, ipv6: bool, with_rtcp: bool) -> Option<PlainPorts>;
+    /// Gives a socket of [`Ports::open`] back.
     fn close(&mut self, socket: SocketId);
 }
+
+/// What a worker is made with.
+#[derive(Clone, Debug)]
 pub struct WorkerConfig {
-    pub clock: crate::WallClock,
+    /// Wall clock.
+    pub clock: WallClock,
+    /// Bit/s announced by REMB to each sender of video.
     pub video_bitrate: u32,
-    pub speaker_interval: Duration,
+    /// Legs of all meetings together; more are refused.
+    pub max_legs: usize,
 }
-#[derive(Debug, thiserror::Error)]
+
+/// Why a request was not applied at all.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ApplyError {
-    #[error("stale")]
-    Stale { highest: u64 },
-    #[error("x")]
-    Refused,
+    /// The meeting refused it.
+    #[error(transparent)]
+    Meeting(#[from] MeetingError),
 }
-pub struct Transmit<'a> {
-    pub socket: SocketId,
-    pub remote: SocketAddr,
-    pub bytes: &'a [u8],
+
+/// What was dropped, and why; only ever grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerStats {
+    /// Datagrams taken in.
+    pub received: u64,
+    /// From an address that may not speak, or to a socket nobody owns.
+    pub strangers: u64,
+    /// Replayed, malformed or not authentic.
+    pub bad: u64,
+    /// Meant for a link that could not send yet.
+    pub unsendable: u64,
 }
-pub struct Worker;
-impl Worker {
-    pub fn new(_: WorkerConfig, _: Arc<Identity>, _: [u8; 32]) -> Self {
-        Self
+
+/// Whose a datagram is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    meeting: u32,
+    leg: LegKey,
+    transport: TransportIndex,
+    rtcp: bool,
+}
+
+struct Transport {
+    index: TransportIndex,
+    link: Link,
+    addresses: Vec<SocketAddr>,
+    rtcp_port: u16,
+}
+
+struct LegLinks {
+    id: String,
+    key: LegKey,
+    transports: SmallVec<[Transport; 1]>,
+}
+
+/// The links of a meeting, by [`LegKey::index`].
+#[derive(Default)]
+struct Links {
+    legs: Vec<Option<LegLinks>>,
+}
+
+impl Links {
+    fn get(&mut self, key: LegKey) -> Option<&mut LegLinks> {
+        self.legs
+            .get_mut(key.index())?
+            .as_mut()
+            .filter(|leg| leg.key == key)
     }
+
+    fn link(&mut self, key: LegKey, index: TransportIndex) -> Option<&mut Link> {
+        let leg = self.get(key)?;
+        let transport = leg.transports.iter_mut().find(|t| t.index == index)?;
+        Some(&mut transport.link)
+    }
+}
+
+/// Seals what the meeting sends.
+struct Out<'a> {
+    links: &'a mut Links,
+    batch: &'a mut Batch,
+    unsendable: &'a mut u64,
+}
+
+impl Egress for Out<'_> {
+    fn rtp(&mut self, leg: LegKey, transport: TransportIndex, packet: RtpOut<'_>) {
+        let sent = self
+            .links
+            .link(leg, transport)
+            .is_some_and(|link| link.send_rtp(packet, self.batch));
+        *self.unsendable += u64::from(!sent);
+    }
+
+    fn rtcp(&mut self, leg: LegKey, transport: TransportIndex, compound: &[u8]) {
+        let sent = self
+            .links
+            .link(leg, transport)
+            .is_some_and(|link| link.send_rtcp(compound, self.batch));
+        *self.unsendable += u64::from(!sent);
+    }
+}
+
+struct Hosted {
+    id: String,
+    meeting: Meeting,
+    renditions: Renditions,
+    links: Links,
+    link_due: Instant,
+}
+
+/// A worker.
+pub struct Worker {
+    config: WorkerConfig,
+    identity: Arc<Identity>,
+    rng: ChaCha12Rng,
+    meetings: Vec<Option<Hosted>>,
+    by_id: BTreeMap<String, u32>,
+    sockets: HashMap<SocketId, Owner>,
+    pairs: HashMap<(SocketId, SocketAddr), Owner>,
+    ufrags: HashMap<String, Owner>,
+    batch: Batch,
+    sent: usize,
+    events: VecDeque<control::Event>,
+    stats: WorkerStats,
+}
+
+/// Transports of one leg of a request, made but not yet given to a meeting.
+type Made = SmallVec<[Transport; 1]>;
+
+impl Worker {
+    /// A worker without meetings.
+    #[must_use]
+    pub fn new(config: WorkerConfig, identity: Arc<Identity>, seed: [u8; 32]) -> Self {
+        Self {
+            config,
+            identity,
+            rng: ChaCha12Rng::from_seed(seed),
+            meetings: Vec::new(),
+            by_id: BTreeMap::new(),
+            sockets: HashMap::new(),
+            pairs: HashMap::new(),
+            ufrags: HashMap::new(),
+            batch: Batch::new(),
+            sent: 0,
+            events: VecDeque::new(),
+            stats: WorkerStats::default(),
+        }
+    }
+
+    /// Meetings it carries.
+    #[must_use]
+    pub fn meetings(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Legs of all its meetings.
+    #[must_use]
+    pub fn legs(&self) -> usize {
+        self.meetings
+            .iter()
+            .flatten()
+            .map(|hosted| hosted.links.legs.iter().flatten().count())
+            .sum()
+    }
+
+    /// Counters of what was dropped.
+    #[must_use]
+    pub fn stats(&self) -> WorkerStats {
+        self.stats
+    }
+
+    /// Brings a meeting to the owner's desired state; the state of every leg named, in order.
+    ///
+    /// # Errors
+    /// [`ApplyError`]: nothing was changed.
     pub fn apply(
         &mut self,
-        _: Instant,
-        _: &control::ApplyRequest,
-        _: &mut dyn Ports,
+        now: Instant,
+        request: &control::ApplyRequest,
+        ports: &mut dyn Ports,
     ) -> Result<Vec<control::LegState>, ApplyError> {
-        todo!()
+        let known = self.by_id.get(&request.meeting).copied();
+        match known.and_then(|slot| self.meetings[slot as usize].as_ref()) {
+            Some(hosted) => hosted.meeting.check_epoch(request.epoch)?,
+            None if request.end => return Ok(Vec::new()),
+            None => {}
+        }
+        let slot = known.unwrap_or_else(|| self.host(&request.meeting, now));
+        let outcome = self.apply_hosted(slot, now, request, ports);
+        let empty = outcome.is_err() && known.is_none();
+        if empty {
+            self.drop_meeting(slot);
+        }
+        outcome
     }
-    pub fn handle_datagram(&mut self, _: Instant, _: SocketId, _: SocketAddr, _: &mut [u8]) {}
-    pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
-        None
+
+    fn host(&mut self, id: &str, now: Instant) -> u32 {
+        let config = MeetingConfig {
+            id: id.to_owned(),
+            seed: self.rng.random(),
+            clock: self.config.clock,
+            video_bitrate: self.config.video_bitrate,
+        };
+        let hosted = Hosted {
+            id: id.to_owned(),
+            meeting: Meeting::new(config),
+            renditions: Renditions::new(),
+            links: Links::default(),
+            link_due: now + LINK_TICK,
+        };
+        let free = self.meetings.iter().position(Option::is_none);
+        let slot = free.unwrap_or_else(|| {
+            self.meetings.push(None);
+            self.meetings.len() - 1
+        });
+        self.meetings[slot] = Some(hosted);
+        let slot = slot as u32;
+        self.by_id.insert(id.to_owned(), slot);
+        slot
     }
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+
+    fn drop_meeting(&mut self, slot: u32) {
+        if let Some(hosted) = self.meetings[slot as usize].take() {
+            self.by_id.remove(&hosted.id);
+        }
     }
-    pub fn handle_timeout(&mut self, _: Instant) {}
+
+    fn apply_hosted(
+        &mut self,
+        slot: u32,
+        now: Instant,
+        request: &control::ApplyRequest,
+        ports: &mut dyn Ports,
+    ) -> Result<Vec<control::LegState>, ApplyError> {
+        let mut wanted = request.clone();
+        let mut refused: BTreeMap<String, String> = BTreeMap::new();
+        let mut made: BTreeMap<String, Made> = BTreeMap::new();
+        let mut ufrags: Vec<String> = Vec::new();
+        let mut room = self.config.max_legs.saturating_sub(self.legs());
+        if wanted.end {
+            wanted.legs.clear();
+        }
+        wanted.legs.retain(|leg| {
+            if made.contains_key(&leg.id) {
+                return false; // a new leg named twice: the first mention counts
+            }
+            let outcome = match self.leg(slot, &leg.id) {
+                None if room == 0 => Err("the switch is full".to_owned()),
+                existing => {
+                    room -= usize::from(existing.is_none());
+                    self.prepare(slot, existing, leg, &mut ufrags, now, ports)
+                        .map_err(|error| error.to_string())
+                }
+            };
+            match outcome {
+                Ok(Some(transports)) => made.insert(leg.id.clone(), transports).is_none(),
+                Ok(None) => true,
+                Err(reason) => {
+                    refused.insert(leg.id.clone(), reason);
+                    false
+                }
+            }
+        });
+        let Some(hosted) = self.meetings[slot as usize].as_mut() else {
+            return Ok(Vec::new());
+        };
+        let applied = match hosted.meeting.apply(now, &wanted, &mut hosted.renditions) {
+            Ok(applied) => applied,
+            Err(error) => {
+                made.into_values().for_each(|t| release(&t, ports));
+                return Err(error.into());
+            }
+        };
+        for (_, key) in &applied.removed {
+            self.remove_links(slot, *key, now, ports);
+        }
+        for (id, outcome) in &applied.legs {
+            match (outcome, made.remove(id)) {
+                (Ok(key), Some(transports)) => self.install(slot, id, *key, transports, now),
+                (Ok(_), None) => {}
+                (Err(reason), transports) => {
+                    refused.insert(id.clone(), reason.clone());
+                    if let Some(transports) = transports {
+                        release(&transports, ports);
+                    }
+                }
+            }
+        }
+        made.into_values().for_each(|t| release(&t, ports));
+        self.settle(slot, now);
+        let states = request
+            .legs
+            .iter()
+            .map(|leg| self.leg_state(slot, &leg.id, refused.get(&leg.id)))
+            .collect();
+        if applied.ended {
+            self.collect_events(slot);
+            self.end(slot, now, ports);
+        }
+        Ok(states)
+    }
+
+    fn leg(&self, slot: u32, id: &str) -> Option<LegKey> {
+        let hosted = self.meetings[slot as usize].as_ref()?;
+        let leg = hosted.links.legs.iter().flatten().find(|leg| leg.id == id);
+        leg.map(|leg| leg.key)
+    }
+
+    /// Makes or changes the transports of a leg. `Some` is a whole set for a new leg.
+    fn prepare(
+        &mut self,
+        slot: u32,
+        existing: Option<LegKey>,
+        leg: &control::Leg,
+        ufrags: &mut Vec<String>,
+        now: Instant,
+        ports: &mut dyn Ports,
+    ) -> Result<Option<Made>, LinkError> {
+        let specs = self.specs(slot, existing, leg, ufrags)?;
+        let Some(key) = existing else {
+            return self.make_all(specs, ports).map(Some);
+        };
+        self.forget_owner(slot, key);
+        let identity = Arc::clone(&self.identity);
+        let Some(hosted) = self.meetings[slot as usize].as_mut() else {
+            return Ok(None);
+        };
+        let Some(links) = hosted.links.get(key) else {
+            return Ok(None);
+        };
+        let outcome = change(
+            &mut links.transports,
+            specs,
+            &identity,
+            now,
+            &mut self.batch,
+            ports,
+        );
+        hosted.link_due = hosted.link_due.min(now + HANDSHAKE_TICK);
+        self.remember_owner(slot, key);
+        outcome.map(|()| None)
+    }
+
+    fn specs(
+        &self,
+        slot: u32,
+        existing: Option<LegKey>,
+        leg: &control::Leg,
+        ufrags: &mut Vec<String>,
+    ) -> Result<Vec<Spec>, LinkError> {
+        let bad = LinkError::Transports(MAX_TRANSPORTS);
+        if leg.transports.is_empty() || leg.transports.len() > MAX_TRANSPORTS {
+            return Err(bad);
+        }
+        let mut specs: Vec<Spec> = Vec::with_capacity(leg.transports.len());
+        for transport in &leg.transports {
+            let spec = Spec::parse(transport)?;
+            if specs.iter().any(|other| other.index == spec.index) {
+                return Err(bad);
+            }
+            if let Some(ufrag) = spec.local_ufrag() {
+                let owner = self.ufrags.get(ufrag);
+                let ours = |o: &Owner| {
+                    o.meeting == slot && Some(o.leg) == existing && o.transport.0 == spec.index
+                };
+                if owner.is_some_and(|owner| !ours(owner)) || ufrags.iter().any(|u| u == ufrag) {
+                    return Err(LinkError::UfragTaken(spec.index));
+                }
+                ufrags.push(ufrag.to_owned());
+            }
+            specs.push(spec);
+        }
+        Ok(specs)
+    }
+
+    fn make_all(&self, specs: Vec<Spec>, ports: &mut dyn Ports) -> Result<Made, LinkError> {
+        let mut made = Made::new();
+        for spec in specs {
+            match make(spec, &self.identity, ports) {
+                Ok(transport) => made.push(transport),
+                Err(error) => {
+                    release(&made, ports);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    fn install(&mut self, slot: u32, id: &str, key: LegKey, transports: Made, now: Instant) {
+        let Some(hosted) = self.meetings[slot as usize].as_mut() else {
+            return;
+        };
+        let legs = &mut hosted.links.legs;
+        if legs.len() <= key.index() {
+            legs.resize_with(key.index() + 1, || None);
+        }
+        let mut links = LegLinks {
+            id: id.to_owned(),
+            key,
+            transports,
+        };
+        for transport in &mut links.transports {
+            transport.link.start(now, &mut self.batch);
+        }
+        legs[key.index()] = Some(links);
+        hosted.link_due = hosted.link_due.min(now + HANDSHAKE_TICK);
+        self.remember_owner(slot, key);
+    }
+
+    /// Enters a leg into the tables.
+    fn remember_owner(&mut self, slot: u32, key: LegKey) {
+        let Some(hosted) = self.meetings[slot as usize].as_mut() else {
+            return;
+        };
+        let Some(leg) = hosted.links.get(key) else {
+            return;
+        };
+        for transport in &leg.transports {
+            let owner = Owner {
+                meeting: slot,
+                leg: key,
+                transport: transport.index,
+                rtcp: false,
+            };
+            let link = &transport.link;
+            if link.spec().is_shared() {
+                if let Some(ufrag) = link.spec().local_ufrag() {
+                    self.ufrags.insert(ufrag.to_owned(), owner);
+                }
+                self.pairs
+                    .extend(link.validated().map(|pair| (pair, owner)));
+            } else {
+                let (rtp, rtcp) = link.sockets();
+                self.sockets.insert(rtp, owner);
+                if let Some(rtcp) = rtcp {
+                    self.sockets.insert(
+                        rtcp,
+                        Owner {
+                            rtcp: true,
+                            ..owner
+                        },
+                    );
+                }
+            }
+        }
+    }
+
+    /// Takes a leg out of the tables.
+    fn forget_owner(&mut self, slot: u32, key: LegKey) {
+        let Some(hosted) = self.meetings[slot as usize].as_mut() else {
+            return;
+        };
+        let Some(leg) = hosted.links.get(key) else {
+            return;
+        };
+        let ours = |owner: &Owner| owner.meeting == slot && owner.leg == key;
+        for transport in &mut leg.transports {
+            if let Some(ufrag) = transport.link.spec().local_ufrag()
+                && self.ufrags.get(ufrag).is_some_and(ours)
+            {
+                self.ufrags.remove(ufrag);
+            }
+            let (rtp, rtcp) = transport.link.sockets();
+            for socket in [Some(rtp), rtcp].into_iter().flatten() {
+                if self.sockets.get(&socket).is_some_and(ours) {
+                    self.sockets.remove(&socket);
+                }
+            }
+            let validated: SmallVec<[_; 4]> = transport.link.validated().collect();
+            for pair in validated.into_iter().chain(transport.link.take_forgotten()) {
+                if self.pairs.get(&pair).is_some_and(ours) {
+                    self.pairs.remove(&pair);
+                }
+            }
+        }
+    }
+
+    fn remove_links(&mut self, slot: u32, key: LegKey, now: Instant, ports: &mut dyn Ports) {
+        self.forget_owner(slot, key);
+        let Some(hosted) = self.meetings[slot as usize].as_mut() else {
+            return;
+        };
+        let legs = &mut hosted.links.legs;
+        let Some(place) = legs.get_mut(key.index()) else {
+            return;
+        };
+        if place.as_ref().is_some_and(|leg| leg.key == key)
+            && let Some(mut leg) = place.take()
+        {
+            for transport in &mut leg.transports {
+                transport.link.close(now, &mut self.batch);
+            }
+            release(&leg.transports, ports);
+        }
+    }
+
+    fn end(&mut self, slot: u32, now: Instant, ports: &mut dyn Ports) {
+        let keys: Vec<LegKey> = self.meetings[slot as usize]
+            .iter()
+            .flat_map(|hosted| hosted.links.legs.iter().flatten().map(|leg| leg.key))
+            .collect();
+        for key in keys {
+            self.remove_links(slot, key, now, ports);
+        }
+        self.drop_meeting(slot);
+    }
+
+    fn leg_state(&mut self, slot: u32, id: &str, refused: Option<&String>) -> control::LegState {
+        let mut state = control::LegState {
+            id: id.to_owned(),
+            refused: refused.cloned().unwrap_or_default(),
+            ..Default::default()
+        };
+        let key = self.leg(slot, id);
+        let leg = self.meetings[slot as usize]
+            .as_mut()
+            .zip(key)
+            .and_then(|(hosted, key)| hosted.links.get(key));
+        if let (Some(leg), None) = (leg, refused) {
+            state.transports = leg.transports.iter().map(local_transport).collect();
+        } else if refused.is_none() {
+            state.refused = "the leg was not made".to_owned();
+        }
+        state
+    }
+
+    /// Handles one datagram; `bytes` is decrypted in place.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        remote: SocketAddr,
+        bytes: &mut [u8],
+    ) {
+        self.stats.received += 1;
+        let Some(owner) = self.owner(socket, remote, bytes) else {
+            self.stats.strangers += 1;
+            return;
+        };
+        let Some(hosted) = self.meetings[owner.meeting as usize].as_mut() else {
+            return;
+        };
+        let Some(link) = hosted.links.link(owner.leg, owner.transport) else {
+            return;
+        };
+        let received =
+            link.handle_datagram(owner.rtcp, socket, remote, bytes, now, &mut self.batch);
+        match received {
+            Received::Rtp(len) => {
+                let mut out = Out {
+                    links: &mut hosted.links,
+                    batch: &mut self.batch,
+                    unsendable: &mut self.stats.unsendable,
+                };
+                let codecs = &mut hosted.renditions;
+                let packet = &mut bytes[..len];
+                hosted.meeting.handle_rtp(
+                    now,
+                    owner.leg,
+                    owner.transport,
+                    packet,
+                    &mut out,
+                    codecs,
+                );
+            }
+            Received::Rtcp(len) => {
+                let mut out = Out {
+                    links: &mut hosted.links,
+                    batch: &mut self.batch,
+                    unsendable: &mut self.stats.unsendable,
+                };
+                let packet = &bytes[..len];
+                hosted
+                    .meeting
+                    .handle_rtcp(now, owner.leg, owner.transport, packet, &mut out);
+            }
+            Received::Handled => self.on_handled(owner, socket, remote, now),
+            Received::Stranger => self.stats.strangers += 1,
+            Received::Bad(_) => self.stats.bad += 1,
+        }
+        self.collect_events(owner.meeting);
+    }
+
+    fn owner(&self, socket: SocketId, remote: SocketAddr, bytes: &[u8]) -> Option<Owner> {
+        if let Some(owner) = self.sockets.get(&socket) {
+            return Some(*owner);
+        }
+        if stun::is_stun(bytes) {
+            let name = stun::username(bytes)?;
+            let ufrag = name.split(|byte| *byte == b':').next()?;
+            return self.ufrags.get(std::str::from_utf8(ufrag).ok()?).copied();
+        }
+        self.pairs.get(&(socket, remote)).copied()
+    }
+
+    /// STUN or DTLS was dealt with: the pair may be new, or the link may be up or have failed.
+    fn on_handled(&mut self, owner: Owner, socket: SocketId, remote: SocketAddr, now: Instant) {
+        let Some(hosted) = self.meetings[owner.meeting as usize].as_mut() else {
+            return;
+        };
+        let Some(link) = hosted.links.link(owner.leg, owner.transport) else {
+            return;
+        };
+        if link.is_handshaking() {
+            hosted.link_due = hosted.link_due.min(now + HANDSHAKE_TICK);
+        }
+        if link.spec().is_shared() {
+            for pair in link.take_forgotten() {
+                if self.pairs.get(&pair) == Some(&owner) {
+                    self.pairs.remove(&pair);
+                }
+            }
+            if link.validated().any(|pair| pair == (socket, remote)) {
+                self.pairs.insert((socket, remote), owner);
+            }
+        }
+        hosted.settle_link(
+            owner.leg,
+            owner.transport,
+            now,
+            &mut self.batch,
+            &mut self.stats,
+        );
+    }
+
+    /// Passes on what links of a meeting have to tell.
+    fn settle(&mut self, slot: u32, now: Instant) {
+        if let Some(hosted) = self.meetings[slot as usize].as_mut() {
+            for at in 0..hosted.links.legs.len() {
+                hosted.settle_leg(at, now, &mut self.batch, &mut self.stats);
+            }
+        }
+        self.collect_events(slot);
+    }
+
+    fn collect_events(&mut self, slot: u32) {
+        if let Some(hosted) = self.meetings[slot as usize].as_mut() {
+            while let Some(event) = hosted.meeting.poll_event() {
+                if self.events.len() >= MAX_EVENTS {
+                    self.events.pop_front();
+                }
+                self.events.push_back(event);
+            }
+        }
+    }
+
+    /// The next thing to tell a meeting's owner.
     pub fn poll_event(&mut self) -> Option<control::Event> {
-        None
+        self.events.pop_front()
     }
-    pub fn inspect(&self, _: Instant, _: Option<&str>) -> Vec<control::MeetingView> {
-        vec![]
+
+    /// The next datagram to send. When there are no more the batch's memory is taken up again.
+    pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
+        if self.sent >= self.batch.len() {
+            self.sent = 0;
+            self.batch.clear();
+            return None;
+        }
+        self.sent += 1;
+        self.batch.get(self.sent - 1)
     }
-    pub fn legs(&self) -> usize {
-        0
+
+    /// All that waits to be sent; [`Worker::clear_batch`] once it is.
+    #[must_use]
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Everything of [`Worker::batch`] has been sent.
+    pub fn clear_batch(&mut self) {
+        self.sent = 0;
+        self.batch.clear();
+    }
+
+    /// When [`Worker::handle_timeout`] is due; `None` without meetings.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.meetings.iter().flatten().map(Hosted::due).min()
+    }
+
+    /// Does everything that has become due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for slot in 0..self.meetings.len() {
+            let due = self.meetings[slot].as_ref().map(Hosted::due);
+            if due.is_none_or(|due| due > now) {
+                continue;
+            }
+            let slot = slot as u32;
+            self.tick_links(slot, now);
+            if let Some(hosted) = self.meetings[slot as usize].as_mut() {
+                let mut out = Out {
+                    links: &mut hosted.links,
+                    batch: &mut self.batch,
+                    unsendable: &mut self.stats.unsendable,
+                };
+                hosted
+                    .meeting
+                    .handle_timeout(now, &mut out, &mut hosted.renditions);
+            }
+            self.collect_events(slot);
+        }
+    }
+
+    fn tick_links(&mut self, slot: u32, now: Instant) {
+        let Some(hosted) = self.meetings[slot as usize].as_mut() else {
+            return;
+        };
+        if hosted.link_due > now {
+            return;
+        }
+        let mut handshaking = false;
+        for leg in hosted.links.legs.iter_mut().flatten() {
+            for transport in &mut leg.transports {
+                transport.link.handle_timeout(now, &mut self.batch);
+                handshaking |= transport.link.is_handshaking();
+                for pair in transport.link.take_forgotten() {
+                    let ours = |o: &Owner| o.meeting == slot && o.leg == leg.key;
+                    if self.pairs.get(&pair).is_some_and(ours) {
+                        self.pairs.remove(&pair);
+                    }
+                }
+            }
+        }
+        hosted.link_due = now
+            + if handshaking {
+                HANDSHAKE_TICK
+            } else {
+                LINK_TICK
+            };
+        self.settle(slot, now);
+    }
+
+    /// A picture of one meeting, or of all by id.
+    #[must_use]
+    pub fn inspect(&self, now: Instant, meeting: Option<&str>) -> Vec<control::MeetingView> {
+        self.by_id
+            .iter()
+            .filter(|(id, _)| meeting.is_none_or(|wanted| wanted == id.as_str()))
+            .filter_map(|(_, slot)| self.meetings[*slot as usize].as_ref())
+            .map(|hosted| hosted.view(now))
+            .collect()
+    }
+}
+
+impl Hosted {
+    fn due(&self) -> Instant {
+        self.meeting
+            .poll_timeout()
+            .map_or(self.link_due, |due| due.min(self.link_due))
+    }
+
+    fn settle_leg(&mut self, at: usize, now: Instant, batch: &mut Batch, stats: &mut WorkerStats) {
+        let Some(leg) = self.links.legs.get(at).and_then(Option::as_ref) else {
+            return;
+        };
+        let key = leg.key;
+        let indices: SmallVec<[TransportIndex; 4]> =
+            leg.transports.iter().map(|t| t.index).collect();
+        for index in indices {
+            self.settle_link(key, index, now, batch, stats);
+        }
+    }
+
+    fn settle_link(
+        &mut self,
+        leg: LegKey,
+        transport: TransportIndex,
+        now: Instant,
+        batch: &mut Batch,
+        stats: &mut WorkerStats,
+    ) {
+        use control::leg_event::Kind;
+        while let Some(event) = self
+            .links
+            .link(leg, transport)
+            .and_then(|link| link.poll_event())
+        {
+            match event {
+                LinkEvent::Up => {
+                    let mut out = Out {
+                        links: &mut self.links,
+                        batch,
+                        unsendable: &mut stats.unsendable,
+                    };
+                    self.meeting.handle_connected(now, leg, transport, &mut out);
+                }
+                LinkEvent::ConsentLost => {
+                    let reason = "no ICE connectivity check for 30 s";
+                    self.meeting
+                        .handle_failed(now, leg, Kind::ConsentLost, reason);
+                }
+                LinkEvent::DtlsFailed(reason) => {
+                    self.meeting
+                        .handle_failed(now, leg, Kind::DtlsFailed, &reason);
+                }
+            }
+        }
+    }
+
+    fn view(&self, now: Instant) -> control::MeetingView {
+        let mut view = self.meeting.view(now);
+        for leg in &mut view.legs {
+            let links = self.links.legs.iter().flatten().find(|l| l.id == leg.id);
+            let Some(first) = links.and_then(|links| links.transports.first()) else {
+                continue;
+            };
+            leg.remote = first
+                .link
+                .remote()
+                .map(|r| r.to_string())
+                .unwrap_or_default();
+            leg.srtp_profile = first
+                .link
+                .profile()
+                .map(|profile| profile.name().to_owned())
+                .unwrap_or_default();
+        }
+        for (source, codec, frames) in self.renditions.view() {
+            let Some(leg) = view.legs.iter().find(|leg| leg.source == source.0) else {
+                continue;
+            };
+            let rendition = view
+                .renditions
+                .iter_mut()
+                .find(|r| r.source == leg.id && r.codec.eq_ignore_ascii_case(codec.name()));
+            if let Some(rendition) = rendition {
+                rendition.frames = frames;
+            }
+        }
+        view
+    }
+}
+
+fn make(spec: Spec, identity: &Identity, ports: &mut dyn Ports) -> Result<Transport, LinkError> {
+    let index = TransportIndex(spec.index);
+    if spec.is_shared() {
+        let sockets = ports.webrtc();
+        let first = sockets.first().ok_or(LinkError::NoPort)?.0;
+        return Ok(Transport {
+            index,
+            link: Link::new(spec, first, None, identity)?,
+            addresses: sockets.into_iter().flat_map(|(_, a)| a).collect(),
+            rtcp_port: 0,
+        });
+    }
+    let opened = ports
+        .open(spec.ipv6, !spec.rtcp_mux)
+        .ok_or(LinkError::NoPort)?;
+    let link = Link::new(spec, opened.rtp, opened.rtcp, identity).inspect_err(|_| {
+        for socket in [Some(opened.rtp), opened.rtcp].into_iter().flatten() {
+            ports.close(socket);
+        }
+    })?;
+    Ok(Transport {
+        index,
+        link,
+        addresses: vec![SocketAddr::new(opened.advertised, opened.rtp_port)],
+        rtcp_port: opened.rtcp_port,
+    })
+}
+
+/// Brings a leg's transports to what is wanted: kept ones in place, new ones made, others freed.
+fn change(
+    transports: &mut Made,
+    specs: Vec<Spec>,
+    identity: &Identity,
+    now: Instant,
+    batch: &mut Batch,
+    ports: &mut dyn Ports,
+) -> Result<(), LinkError> {
+    // What may fail comes first, so that a refusal leaves the leg as it was.
+    let mut fresh = Made::new();
+    for spec in &specs {
+        let kept = transports
+            .iter()
+            .any(|t| t.index.0 == spec.index && t.link.spec().keeps_ports(spec));
+        if !kept {
+            match make(spec.clone(), identity, ports) {
+                Ok(transport) => fresh.push(transport),
+                Err(error) => {
+                    release(&fresh, ports);
+                    return Err(error);
+                }
+            }
+        }
+    }
+    let wanted = |index: TransportIndex| specs.iter().any(|spec| spec.index == index.0);
+    let mut gone = Made::new();
+    for at in (0..transports.len()).rev() {
+        let index = transports[at].index;
+        if !wanted(index) || fresh.iter().any(|t| t.index == index) {
+            gone.push(transports.remove(at));
+        }
+    }
+    for transport in &mut gone {
+        transport.link.close(now, batch);
+    }
+    release(&gone, ports);
+    for spec in specs {
+        let index = TransportIndex(spec.index);
+        let Some(transport) = transports.iter_mut().find(|t| t.index == index) else {
+            continue;
+        };
+        if spec.rtcp_mux
+            && let Some(socket) = transport.link.drop_rtcp()
+        {
+            transport.rtcp_port = 0;
+            ports.close(socket);
+        }
+        transport.link.update(spec, identity)?;
+        transport.link.start(now, batch);
+    }
+    for mut transport in fresh {
+        transport.link.start(now, batch);
+        transports.push(transport);
+    }
+    transports.sort_by_key(|transport| transport.index);
+    Ok(())
+}
+
+/// Gives back the ports that are a leg's own.
+fn release(transports: &[Transport], ports: &mut dyn Ports) {
+    for transport in transports {
+        if transport.link.spec().is_shared() {
+            continue;
+        }
+        let (rtp, rtcp) = transport.link.sockets();
+        for socket in [Some(rtp), rtcp].into_iter().flatten() {
+            ports.close(socket);
+        }
+    }
+}
+
+fn local_transport(transport: &Transport) -> control::LocalTransport {
+    control::LocalTransport {
+        index: transport.index.0,
+        addresses: transport
+            .addresses
+            .iter()
+            .map(|address| control::Address {
+                ip: address.ip().to_string(),
+                port: u32::from(address.port()),
+            })
+            .collect(),
+        rtcp_port: u32::from(transport.rtcp_port),
     }
 }

@@ -16,6 +16,7 @@ use stun::message::{
 };
 use stun::textattrs::TextAttribute;
 use stun::xoraddr::XorMappedAddress;
+use switch_core::SocketId;
 use switch_core::ice::{CONSENT, Credentials, IceLite, MAX_REMOTES, Outcome, State};
 
 const PASSWORD: &str = "abcdefghijklmnopqrstuvwx";
@@ -85,13 +86,14 @@ fn an_authentic_request_is_answered_with_where_it_came_from() {
     for remote in [address(5000), "[2001:db8::5]:6000".parse().unwrap()] {
         let mut agent = agent();
         let now = Instant::now();
-        let message = answer(agent.handle_stun(0, remote, &good(&[ATTR_ICE_CONTROLLING]), now));
+        let message =
+            answer(agent.handle_stun(SocketId(0), remote, &good(&[ATTR_ICE_CONTROLLING]), now));
         assert_eq!(message.typ, BINDING_SUCCESS);
         let mut mapped = XorMappedAddress::default();
         mapped.get_from(&message).unwrap();
         assert_eq!(SocketAddr::new(mapped.ip, mapped.port), remote);
         assert_eq!(agent.state(), State::Validated);
-        assert_eq!(agent.selected(), Some((0, remote)));
+        assert_eq!(agent.selected(), Some((SocketId(0), remote)));
         assert!(agent.is_validated(remote));
         assert!(!agent.is_validated(address(5001)));
     }
@@ -109,7 +111,7 @@ fn strangers_get_silence_and_leave_no_trace() {
     ];
     for stranger in strangers {
         assert!(matches!(
-            agent.handle_stun(0, address(1), &stranger, now),
+            agent.handle_stun(SocketId(0), address(1), &stranger, now),
             Outcome::Ignored
         ));
     }
@@ -124,7 +126,7 @@ fn strangers_get_silence_and_leave_no_trace() {
         ])
         .unwrap();
     assert!(matches!(
-        agent.handle_stun(0, address(1), &unsigned.raw, now),
+        agent.handle_stun(SocketId(0), address(1), &unsigned.raw, now),
         Outcome::Ignored
     ));
     assert_eq!(agent.state(), State::Checking);
@@ -141,7 +143,7 @@ fn any_flipped_bit_of_the_protected_part_is_ignored() {
         let mut bad = whole.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
         let mut agent = agent();
-        agent.handle_stun(0, address(1), &bad, now);
+        agent.handle_stun(SocketId(0), address(1), &bad, now);
         assert_eq!(agent.state(), State::Checking, "bit {bit}");
     }
 }
@@ -150,17 +152,17 @@ fn any_flipped_bit_of_the_protected_part_is_ignored() {
 fn use_candidate_nominates_and_later_moves_the_pair() {
     let mut agent = agent();
     let now = Instant::now();
-    agent.handle_stun(0, address(1), &good(&[]), now);
-    agent.handle_stun(0, address(2), &good(&[ATTR_USE_CANDIDATE]), now);
+    agent.handle_stun(SocketId(0), address(1), &good(&[]), now);
+    agent.handle_stun(SocketId(0), address(2), &good(&[ATTR_USE_CANDIDATE]), now);
     assert_eq!(agent.state(), State::Nominated);
-    agent.handle_stun(0, address(1), &good(&[]), now);
+    agent.handle_stun(SocketId(0), address(1), &good(&[]), now);
     assert_eq!(
         agent.selected(),
-        Some((0, address(2))),
+        Some((SocketId(0), address(2))),
         "a check alone moves nothing"
     );
-    agent.handle_stun(3, address(9), &good(&[ATTR_USE_CANDIDATE]), now);
-    assert_eq!(agent.selected(), Some((3, address(9))));
+    agent.handle_stun(SocketId(3), address(9), &good(&[ATTR_USE_CANDIDATE]), now);
+    assert_eq!(agent.selected(), Some((SocketId(3), address(9))));
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn a_peer_that_thinks_it_is_controlled_gets_487_and_an_unknown_attribute_420() {
     let now = Instant::now();
     for (flag, code) in [(ATTR_ICE_CONTROLLED, 487), (AttrType(0x7777), 420)] {
         let request = good(&[flag]);
-        let outcome = agent.handle_stun(0, address(1), &request, now);
+        let outcome = agent.handle_stun(SocketId(0), address(1), &request, now);
         let Outcome::Answer(bytes) = outcome else {
             panic!("no answer")
         };
@@ -187,9 +189,9 @@ fn a_peer_that_thinks_it_is_controlled_gets_487_and_an_unknown_attribute_420() {
 fn consent_is_lost_once_after_thirty_silent_seconds_and_comes_back() {
     let mut agent = agent();
     let start = Instant::now();
-    agent.handle_stun(0, address(1), &good(&[ATTR_USE_CANDIDATE]), start);
+    agent.handle_stun(SocketId(0), address(1), &good(&[ATTR_USE_CANDIDATE]), start);
     let later = start + Duration::from_secs(20);
-    agent.handle_stun(0, address(1), &good(&[]), later);
+    agent.handle_stun(SocketId(0), address(1), &good(&[]), later);
     assert_eq!(agent.poll_timeout(), Some(later + CONSENT));
     assert!(!agent.handle_timeout(start + CONSENT));
     assert!(agent.handle_timeout(later + CONSENT));
@@ -197,20 +199,20 @@ fn consent_is_lost_once_after_thirty_silent_seconds_and_comes_back() {
     assert!(!agent.is_validated(address(1)));
     assert!(!agent.handle_timeout(later + CONSENT * 2), "told once");
     let back = later + CONSENT * 3;
-    agent.handle_stun(0, address(4), &good(&[ATTR_USE_CANDIDATE]), back);
-    assert_eq!(agent.selected(), Some((0, address(4))));
+    agent.handle_stun(SocketId(0), address(4), &good(&[ATTR_USE_CANDIDATE]), back);
+    assert_eq!(agent.selected(), Some((SocketId(0), address(4))));
 }
 
 #[test]
 fn a_dead_nominated_pair_gives_way_to_one_that_is_still_checked() {
     let mut agent = agent();
     let start = Instant::now();
-    agent.handle_stun(0, address(1), &good(&[ATTR_USE_CANDIDATE]), start);
+    agent.handle_stun(SocketId(0), address(1), &good(&[ATTR_USE_CANDIDATE]), start);
     let later = start + Duration::from_secs(25);
-    agent.handle_stun(0, address(2), &good(&[]), later);
-    assert_eq!(agent.selected(), Some((0, address(1))));
+    agent.handle_stun(SocketId(0), address(2), &good(&[]), later);
+    assert_eq!(agent.selected(), Some((SocketId(0), address(1))));
     assert!(!agent.handle_timeout(start + CONSENT));
-    assert_eq!(agent.selected(), Some((0, address(2))));
+    assert_eq!(agent.selected(), Some((SocketId(0), address(2))));
     assert!(!agent.is_validated(address(1)));
 }
 
@@ -218,10 +220,10 @@ fn a_dead_nominated_pair_gives_way_to_one_that_is_still_checked() {
 fn remembered_remotes_are_bounded_and_the_selected_one_stays() {
     let mut agent = agent();
     let start = Instant::now();
-    agent.handle_stun(0, address(1), &good(&[ATTR_USE_CANDIDATE]), start);
+    agent.handle_stun(SocketId(0), address(1), &good(&[ATTR_USE_CANDIDATE]), start);
     for port in 2..200u16 {
         let now = start + Duration::from_millis(u64::from(port));
-        agent.handle_stun(0, address(port), &good(&[]), now);
+        agent.handle_stun(SocketId(0), address(port), &good(&[]), now);
     }
     let known = (1..200)
         .filter(|port| agent.is_validated(address(*port)))
@@ -244,7 +246,7 @@ fn garbage_is_ignored_without_a_panic() {
                 bytes[rng.random_range(0..=last)] = rng.random();
             }
         }
-        agent.handle_stun(0, address(1), &bytes, now);
+        agent.handle_stun(SocketId(0), address(1), &bytes, now);
         let _ = switch_core::stun::username(&bytes);
     }
 }
