@@ -583,11 +583,9 @@ impl Link {
             let moved = new.remote_rtcp != old.remote_rtcp;
             rtcp.update(&old, new, new.remote_rtcp, moved);
         }
-        if old.security != new.security {
-            if !self.rekey_changed_side(&old)? {
-                self.rekey(identity)?;
-                self.was_up = false;
-            }
+        if old.security != new.security && !self.rekey_changed_side(&old)? {
+            self.rekey(identity)?;
+            self.was_up = false;
         }
         Ok(())
     }

@@ -20,9 +20,9 @@ use crate::dtls::Identity;
 use crate::link::{Link, LinkError, LinkEvent, Received, Spec};
 use crate::meeting::{Meeting, MeetingConfig, WallClock};
 use crate::rendition::Renditions;
-use crate::{
-    Batch, Egress, LegKey, MeetingError, RtpOut, SocketId, Transmit, TransportIndex, stun,
-};
+use crate::{Batch, Egress, LegKey, MeetingError, RtpOut, TransportIndex, stun};
+
+pub use crate::transmit::{SocketId, Transmit};
 
 /// Transports a leg may have: one an m-line without BUNDLE.
 pub const MAX_TRANSPORTS: usize = 8;
@@ -76,9 +76,24 @@ pub struct WorkerConfig {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ApplyError {
+    /// A newer owner has spoken: the sender lost the meeting.
+    #[error("this meeting was last changed under epoch {highest}")]
+    Stale {
+        /// Highest epoch seen.
+        highest: u64,
+    },
     /// The meeting refused it.
     #[error(transparent)]
-    Meeting(#[from] MeetingError),
+    Refused(MeetingError),
+}
+
+impl From<MeetingError> for ApplyError {
+    fn from(error: MeetingError) -> Self {
+        match error {
+            MeetingError::StaleEpoch { highest, .. } => Self::Stale { highest },
+            other => Self::Refused(other),
+        }
+    }
 }
 
 /// What was dropped, and why; only ever grows.
