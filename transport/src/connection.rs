@@ -18,7 +18,7 @@ use crate::transports::Shared;
 use crate::{Input, metrics};
 
 /// How long a connection that is being closed may still take to write what was queued.
-const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// Room kept free in the read buffer. Raising it costs memory for every connection.
 const READ_ROOM: usize = 4_096;
 

@@ -191,15 +191,16 @@ struct Table {
 
 impl Flows {
     pub(crate) fn new(options: &crate::Options, root: CancellationToken) -> Self {
-        // Ids begin somewhere else in every process, so that one kept over a restart names nothing.
-        let start = RandomState::new().hash_one(0_u8) & (u64::MAX >> 24) & !UDP_BIT;
+        // Ids begin somewhere else in every process, so that one kept over a restart names nothing;
+        // below 2^53, so that it survives JSON readers with floating numbers.
+        let start = RandomState::new().hash_one(0_u8) >> 44;
         Self {
             table: Mutex::new(Table {
                 connections: HashMap::new(),
                 by_target: HashMap::new(),
                 per_source: HashMap::new(),
                 total: 0,
-                next: (start << 20) | 1,
+                next: (start << 32) | 1,
             }),
             max: options.max_connections,
             max_per_source: options.max_connections_per_source,
@@ -365,8 +366,8 @@ mod tests {
     #[test]
     fn a_newer_connection_of_the_same_target_outlives_the_older_ones_end() {
         let flows = flows(4, 4);
-        let (old, ..) = flows.insert(target(1));
-        let (new, ..) = flows.insert(target(1));
+        let (old, _, _old) = flows.insert(target(1));
+        let (new, _, _new) = flows.insert(target(1));
         assert_ne!(old, new);
         flows.remove(old);
         let (found, _, opened) = flows.find_or_insert(&target(1));

@@ -12,7 +12,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
-use crate::connection::{Established, Patience, ended, finish, next_outgoing, own, written};
+use crate::connection::{
+    Established, LINGER, Patience, ended, finish, next_outgoing, own, written,
+};
 use crate::flows::{Handle, Outbox};
 use crate::transports::Shared;
 use crate::{Input, metrics};
@@ -52,7 +54,7 @@ where
         };
         drain.cancel();
         if reason != "write" {
-            let _ = timeout(std::time::Duration::from_secs(1), &mut write).await;
+            let _ = timeout(LINGER, &mut write).await;
         }
         reason
     };
@@ -60,11 +62,7 @@ where
         code: close_code(reason),
         reason: Utf8Bytes::from_static(reason),
     };
-    let _ = timeout(
-        std::time::Duration::from_secs(1),
-        sink.send(Message::Close(Some(farewell))),
-    )
-    .await;
+    let _ = timeout(LINGER, sink.send(Message::Close(Some(farewell)))).await;
     finish(shared, established, reason).await;
 }
 
