@@ -235,3 +235,24 @@ fn a_name_with_quotes_survives_the_round_trip() {
     });
     assert_eq!(verdict, Verdict::Ok(name.to_owned()));
 }
+
+#[test]
+fn not_even_the_stand_in_for_unknown_users_lets_anybody_in() {
+    let mut a = authenticator();
+    let challenge = a.challenges(NOW, false)[0].clone();
+    let value = authorize(&challenge, "mallory", "x", "REGISTER", URI, "c", 1)
+        .expect("a challenge of ours");
+    let c = Credentials::parse(&value, REALM).expect("made here");
+    let right = c.algorithm.response(
+        a.nobody.of(c.algorithm),
+        &Answered {
+            method: "REGISTER",
+            uri: &c.uri,
+            nonce: &c.nonce,
+            nc: &c.nc_text,
+            cnonce: &c.cnonce,
+        },
+    );
+    let request = request_with(&value.replace(&c.response, &right));
+    assert_eq!(a.verify(NOW, &request, false, &users), Verdict::Wrong);
+}
