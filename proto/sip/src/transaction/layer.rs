@@ -11,6 +11,7 @@ use super::client::Client;
 use super::effect::{Effect, Effects, Slot, Timer};
 use super::invite_client::InviteClient;
 use super::invite_server::{self, InviteServer};
+use super::made::{ack_of_failure, cancel_of, trying};
 use super::matching::{self, COOKIE, ClientMatch, MAX_BRANCH, ServerMatch};
 use super::server::Server;
 use super::wheel::{TimerId, Wheel};
@@ -338,7 +339,8 @@ impl TransactionLayer {
 
     /// Sends a request in a new client transaction: pushes a Via `SIP/2.0/<transport> <sent_by>;branch=z9hG4bK...;rport`.
     /// `sent_by` is `host[:port]` as others reach us on that transport. For ACK (2xx) use [`Self::send_stateless`].
-    /// `branch` overrides the generated one (a proxy's loop-detecting branch).
+    /// `branch` overrides the generated one (a proxy's loop-detecting branch); it must be unique, and one of more
+    /// than 256 bytes is not used.
     ///
     /// With a full table nothing is sent and [`Event::TransportFailed`] follows.
     pub fn send_request(
@@ -775,49 +777,4 @@ fn random_token(rng: &mut ChaCha12Rng) -> String {
     let mut bytes = [0u8; 12];
     rng.fill_bytes(&mut bytes);
     hex::encode(bytes)
-}
-
-/// §8.2.6.1: a 100 of the layer's own; a Timestamp goes back as it came.
-fn trying(request: &Message) -> Message {
-    let mut response = Message::response(request, StatusCode::of(100), None, None);
-    if let Some(timestamp) = request.header(HeaderName::Other("Timestamp")) {
-        response.push_back(HeaderName::Other("Timestamp"), timestamp);
-    }
-    response
-}
-
-/// Copies what ACK and CANCEL have in common with their INVITE (§17.1.1.3, §9.1): Request-URI, its top Via only,
-/// Route, From, Call-ID, and To unless it is another.
-fn in_the_way_of(invite: &Message, method: Method, to: Option<&str>) -> Message {
-    let number = invite.cseq().map(|c| c.number).unwrap_or(0);
-    let cseq = format!("{number} {method}");
-    let mut message = Message::request(method, invite.request_uri());
-    if let Some(via) = invite.values(HeaderName::Via).next() {
-        message.push_back(HeaderName::Via, via);
-    }
-    message.push_back(HeaderName::MaxForwards, "70");
-    for route in invite.headers(HeaderName::Route) {
-        message.push_back(HeaderName::Route, route);
-    }
-    if let Some(from) = invite.header(HeaderName::From) {
-        message.push_back(HeaderName::From, from);
-    }
-    if let Some(to) = to.or_else(|| invite.header(HeaderName::To)) {
-        message.push_back(HeaderName::To, to);
-    }
-    message.push_back(HeaderName::CallId, invite.call_id());
-    message.push_back(HeaderName::CSeq, cseq);
-    message
-}
-
-fn ack_of_failure(invite: &Message, response: &Message) -> Message {
-    in_the_way_of(invite, Method::Ack, response.header(HeaderName::To))
-}
-
-fn cancel_of(invite: &Message, reason: Option<&str>) -> Message {
-    let mut cancel = in_the_way_of(invite, Method::Cancel, None);
-    if let Some(reason) = reason {
-        cancel.push_back(HeaderName::Reason, reason);
-    }
-    cancel
 }

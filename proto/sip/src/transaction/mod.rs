@@ -8,6 +8,7 @@ mod effect;
 mod invite_client;
 mod invite_server;
 mod layer;
+mod made;
 mod matching;
 mod server;
 mod wheel;
