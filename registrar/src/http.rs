@@ -27,6 +27,9 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(5);
 /// One request's head. Between requests of one connection it bounds idleness too.
 const HEAD_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+
 /// Longest head, bytes.
 const HEAD_MAX: usize = 32 * 1024;
 
@@ -43,8 +46,19 @@ pub(crate) struct Server {
 
 impl Server {
     /// Opens a listener.
-    pub(crate) async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
-        let listener = TcpListener::bind(address).await?;
+    pub(crate) fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+        let domain = socket2::Domain::for_address(address);
+        let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None)?;
+        if address.is_ipv6() {
+            // So that [::] and 0.0.0.0 can both be listened on.
+            socket.set_only_v6(true)?;
+        }
+        // A restart must not wait for the old connections' TIME_WAIT.
+        socket.set_reuse_address(true)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        let listener = TcpListener::from_std(socket.into())?;
         let local = listener.local_addr()?;
         Ok((listener, local))
     }

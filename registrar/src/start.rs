@@ -150,7 +150,7 @@ impl Registrar {
                 _ => addresses.tls.push(listen.address),
             }
         }
-        let http = bind_http(&config, &mut addresses).await?;
+        let http = bind_http(&config, &mut addresses)?;
         let settings = settings(&config, &addresses)?;
         addresses.advertised = settings
             .advertised
@@ -228,11 +228,11 @@ impl Registrar {
             http_stop,
             tasks,
         };
-        registrar.serve_admin(&config).await?;
+        registrar.serve_admin(&config)?;
         Ok(registrar)
     }
 
-    async fn serve_admin(&mut self, config: &Config) -> Result<(), StartError> {
+    fn serve_admin(&mut self, config: &Config) -> Result<(), StartError> {
         let Some(address) = config.admin else {
             return Ok(());
         };
@@ -241,7 +241,7 @@ impl Registrar {
             address,
             source,
         };
-        let (listener, local) = Server::bind(address).await.map_err(failed)?;
+        let (listener, local) = Server::bind(address).map_err(failed)?;
         self.addresses.admin = Some(local);
         let server = Server {
             router: self.admin_router(),
@@ -358,10 +358,7 @@ fn transport_options(config: &Config) -> Result<Options, StartError> {
     })
 }
 
-async fn bind_http(
-    config: &Config,
-    addresses: &mut Addresses,
-) -> Result<HttpListeners, StartError> {
+fn bind_http(config: &Config, addresses: &mut Addresses) -> Result<HttpListeners, StartError> {
     let mut open = HttpListeners {
         plain: Vec::new(),
         secure: Vec::new(),
@@ -373,7 +370,7 @@ async fn bind_http(
                 address: *address,
                 source,
             };
-            let (listener, local) = Server::bind(*address).await.map_err(failed)?;
+            let (listener, local) = Server::bind(*address).map_err(failed)?;
             if key == "http" {
                 open.plain.push(listener);
                 addresses.http.push(local);

@@ -50,6 +50,29 @@ async fn users_register_with_digest_and_call_each_other_over_udp_and_tcp() {
 }
 
 #[tokio::test]
+async fn users_on_ipv4_and_ipv6_call_each_other() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        assert!(std::env::var_os("CI").is_none(), "no IPv6 on loopback");
+        eprintln!("skipped: no IPv6 on loopback");
+        return;
+    }
+    let site = Site::start_with(|config| {
+        let v6: SocketAddr = "[::1]:0".parse().expect("address");
+        config.udp.push(v6);
+        config.http.push(v6);
+    })
+    .await;
+    let addresses = site.registrar.addresses().clone();
+    let mut alice = Ua::udp("alice", addresses.udp[0]).await;
+    let mut bob = Ua::udp("bob", addresses.udp[1]).await;
+    assert!(bob.local.is_ipv6());
+    alice.register().await;
+    bob.register().await;
+    call(&mut alice, &mut bob, "call-46").await;
+    call(&mut bob, &mut alice, "call-64").await;
+}
+
+#[tokio::test]
 async fn user_registers_over_tls_with_the_certificate_that_was_made() {
     let site = Site::start().await;
     let address = site.registrar.addresses().tls[0];

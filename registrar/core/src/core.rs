@@ -18,26 +18,17 @@ use crate::authentication::{self, Authentication, Identity};
 use crate::command::{Command, ResolveId, StoreId, StoreReply};
 use crate::flow_token::{TokenKind, TokenMint};
 use crate::gruu::GruuMint;
-use crate::location::{BindingSet, Location, aor_of};
+use crate::location::{BindingSet, Location};
 use crate::loops;
+use crate::own_requests::{Registering, SWEEP_EVERY};
+use crate::parking::Parked;
 use crate::proxy::{Proxied, Resolving};
-use crate::registration::{Context, Register};
 use crate::response_context::BranchId;
 use crate::router::{Decision, Router, in_dialog};
 use crate::settings::{Advertised, Secrets, Settings};
 use crate::stats::Stats;
 use crate::users::Users;
 use crate::{Refusal, sanity};
-
-/// How often expired records are looked for. Shorter costs the store more, longer leaves them lying about.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
-
-/// Records looked at in one sweep, and how long after their end records are deleted, seconds.
-const SWEEP_BATCH: usize = 2_000;
-const SWEEP_AFTER: u64 = 60;
-
-/// Times a REGISTER is applied anew because somebody else changed the record meanwhile.
-const REGISTER_ATTEMPTS: u32 = 4;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug)]
@@ -63,59 +54,39 @@ pub struct FlowView {
     pub remote: SocketAddr,
 }
 
-/// A REGISTER that waits for the store.
-#[derive(Debug)]
-struct Registering {
-    key: ServerKey,
-    request: Message,
-    register: Register,
-    wanted: Option<BindingSet>,
-    attempts: u32,
-}
-
-/// An in-dialog request whose meeting has no living owner.
-#[derive(Debug)]
-struct Parked {
-    /// `None`: an ACK.
-    key: Option<ServerKey>,
-    message: Message,
-    hop: Hop,
-    identity: Identity,
-}
-
 /// One registrar's decisions.
 #[derive(Debug)]
 pub struct Core {
     pub(crate) settings: Settings,
     pub(crate) transactions: TransactionLayer,
-    authentication: Authentication,
+    pub(crate) authentication: Authentication,
     pub(crate) tokens: TokenMint,
-    gruus: GruuMint,
-    location: Location,
-    users: Users,
-    members: BTreeMap<String, Member>,
-    owners: BTreeMap<String, String>,
-    factories: BTreeSet<String>,
-    flows: BTreeSet<FlowId>,
-    flow_views: BTreeMap<FlowId, FlowView>,
-    key: [u8; 32],
-    rng: ChaCha12Rng,
-    wall: Duration,
+    pub(crate) gruus: GruuMint,
+    pub(crate) location: Location,
+    pub(crate) users: Users,
+    pub(crate) members: BTreeMap<String, Member>,
+    pub(crate) owners: BTreeMap<String, String>,
+    pub(crate) factories: BTreeSet<String>,
+    pub(crate) flows: BTreeSet<FlowId>,
+    pub(crate) flow_views: BTreeMap<FlowId, FlowView>,
+    pub(crate) key: [u8; 32],
+    pub(crate) rng: ChaCha12Rng,
+    pub(crate) wall: Duration,
     pub(crate) commands: VecDeque<Command>,
     admitted: Option<Identity>,
     pub(crate) contexts: BTreeMap<ServerKey, Proxied>,
     pub(crate) active: usize,
     pub(crate) clients: BTreeMap<ClientKey, (ServerKey, BranchId)>,
     pub(crate) resolving: BTreeMap<ResolveId, Resolving>,
-    registering: BTreeMap<StoreId, Registering>,
-    waiting: BTreeMap<String, VecDeque<Registering>>,
-    waiting_count: usize,
-    parked: BTreeMap<u64, Parked>,
+    pub(crate) registering: BTreeMap<StoreId, Registering>,
+    pub(crate) waiting: BTreeMap<String, VecDeque<Registering>>,
+    pub(crate) waiting_count: usize,
+    pub(crate) parked: BTreeMap<u64, Parked>,
     timers: BTreeMap<(Instant, u64), Timer>,
     next_id: u64,
-    sweep_after: Option<String>,
+    pub(crate) sweep_after: Option<String>,
     pub(crate) stats: Stats,
-    draining: bool,
+    pub(crate) draining: bool,
 }
 
 impl Core {
@@ -477,7 +448,7 @@ impl Core {
     }
 
     /// Whether a request comes from a meeting manager, another registrar or a trusted network.
-    fn is_trusted_source(&self, hop: &Hop) -> bool {
+    pub(crate) fn is_trusted_source(&self, hop: &Hop) -> bool {
         let ip = hop.remote.ip();
         if self.settings.trusted.iter().any(|net| net.contains(&ip)) {
             return true;
@@ -631,7 +602,7 @@ impl Core {
         }
     }
 
-    fn decide(
+    pub(crate) fn decide(
         &mut self,
         now: Instant,
         key: ServerKey,
@@ -691,343 +662,15 @@ impl Core {
         match timer {
             Timer::Ringing(key, branch) => self.on_ringing_too_long(now, key, branch),
             Timer::End(key) => self.drop_context(key),
-            Timer::Park(id) => {
-                if let Some(parked) = self.parked.remove(&id)
-                    && let Some(key) = parked.key
-                {
-                    let refusal = Refusal::new(503, "No Meeting Manager Took Over")
-                        .with(HeaderName::RetryAfter, "2");
-                    self.refuse(now, key, &parked.message, &refusal);
-                }
-            }
+            Timer::Park(id) => self.on_parked_too_long(now, id),
             Timer::Sweep => self.sweep(now),
         }
     }
 
-    // ---- requests for the registrar itself
-
-    fn on_options(&mut self, now: Instant, key: ServerKey, request: &Message) {
-        if self.transactions.is_merged(key) {
-            self.refuse(now, key, request, &Refusal::new(482, "Merged Request"));
-            return;
-        }
-        if self.draining {
-            let refusal = Refusal::new(503, "Draining").with(HeaderName::RetryAfter, "60");
-            self.refuse(now, key, request, &refusal);
-            return;
-        }
-        let answer = Refusal::new(200, "OK")
-            .with(
-                HeaderName::Allow,
-                "INVITE, ACK, CANCEL, BYE, REGISTER, OPTIONS, PRACK, UPDATE, INFO, SUBSCRIBE, NOTIFY, REFER, MESSAGE",
-            )
-            .with(HeaderName::Accept, "application/sdp")
-            .with(HeaderName::Supported, "path, outbound, gruu");
-        self.refuse(now, key, request, &answer);
-    }
-
-    fn on_register(
-        &mut self,
-        now: Instant,
-        key: ServerKey,
-        message: Message,
-        hop: &Hop,
-        identity: &Identity,
-    ) {
-        if self.transactions.is_merged(key) {
-            self.refuse(now, key, &message, &Refusal::new(482, "Merged Request"));
-            return;
-        }
-        let register = match self.read_register(&message, hop, identity) {
-            Ok(register) => register,
-            Err(refusal) => {
-                self.refuse(now, key, &message, &refusal);
-                return;
-            }
-        };
-        let registering = Registering {
-            key,
-            request: message,
-            register,
-            wanted: None,
-            attempts: 0,
-        };
-        // One at a time for an address: the second must see what the first did.
-        if let Some(queue) = self.waiting.get_mut(&registering.register.aor) {
-            if queue.len() >= self.settings.limits.bindings_per_aor {
-                let refusal = Refusal::new(503, "Too Many Registrations At Once")
-                    .with(HeaderName::RetryAfter, "1");
-                self.refuse(now, key, &registering.request, &refusal);
-                return;
-            }
-            queue.push_back(registering);
-            self.waiting_count += 1;
-            return;
-        }
-        self.run_register(now, registering);
-    }
-
-    fn read_register(
-        &self,
-        message: &Message,
-        hop: &Hop,
-        identity: &Identity,
-    ) -> Result<Register, Refusal> {
-        let to = message
-            .to()
-            .map_err(|_| Refusal::new(400, "Malformed To"))?
-            .uri;
-        if !self.settings.is_domain(&to.host) && !self.settings.is_ours(&to) {
-            return Err(Refusal::new(404, "No Such Domain Here"));
-        }
-        let user = to
-            .user_decoded()
-            .filter(|u| !u.is_empty() && u.len() <= 256)
-            .ok_or_else(|| Refusal::new(404, "No User In To"))?;
-        let (name, not_beyond) = match identity {
-            Identity::User { name, .. } => (name, None),
-            Identity::Guest { user, expires, .. } => (user, Some(*expires)),
-            _ => return Err(Refusal::new(403, "Not Authenticated")),
-        };
-        if *name != user {
-            return Err(Refusal::new(403, "May Only Register Yourself"));
-        }
-        let context = Context {
-            settings: &self.settings,
-            tokens: &self.tokens,
-            wall: self.wall,
-            not_beyond,
-        };
-        let aor = aor_of(&user, self.settings.domain());
-        Register::read(message, hop, aor, &context)
-    }
-
-    /// Applies to what the cache has; writes, or answers at once where nothing changes.
-    fn run_register(&mut self, now: Instant, mut registering: Registering) {
-        let aor = registering.register.aor.clone();
-        let current = self.location.get(&aor);
-        let applied =
-            registering
-                .register
-                .apply(current.map(|(set, _)| set), self.wall, &self.settings);
-        let set = match applied {
-            Ok(set) => set,
-            Err(refusal) => {
-                self.refuse(now, registering.key, &registering.request, &refusal);
-                self.next_register(now, &aor);
-                return;
-            }
-        };
-        let nothing =
-            registering.register.is_query() || set.bindings.is_empty() && current.is_none();
-        if nothing {
-            self.answer_register(now, &registering, &set);
-            self.next_register(now, &aor);
-            return;
-        }
-        let key = cluster::records::keys::bindings(&aor);
-        let compare = match current {
-            Some((_, revision)) => cluster::Compare::Unchanged(key.clone(), revision),
-            None => cluster::Compare::Absent(key.clone()),
-        };
-        let op = if set.bindings.is_empty() {
-            cluster::Op::Delete(key)
-        } else {
-            cluster::Op::Put(key, set.encode(), None)
-        };
-        let id = StoreId(self.next_id());
-        registering.wanted = Some(set);
-        registering.attempts += 1;
-        self.waiting.entry(aor.clone()).or_default();
-        self.registering.insert(id, registering);
-        self.commands.push_back(Command::Store {
-            id,
-            aor,
-            txn: cluster::Txn {
-                compares: vec![compare],
-                ops: vec![op],
-            },
-        });
-    }
-
-    fn on_store_reply(&mut self, now: Instant, registering: Registering, reply: StoreReply) {
-        let aor = registering.register.aor.clone();
-        let wanted = registering
-            .wanted
-            .clone()
-            .unwrap_or_else(|| BindingSet::new(&aor));
-        match reply {
-            StoreReply::Committed(revision) => {
-                let kept = (!wanted.bindings.is_empty()).then(|| wanted.clone());
-                self.location.update(&aor, kept, revision);
-                self.answer_register(now, &registering, &wanted);
-            }
-            StoreReply::Changed(current) => {
-                let there = current.as_ref().map(|(set, _)| set);
-                // A write whose answer was lost may have happened all the same.
-                let ours = match there {
-                    Some(set) => *set == wanted,
-                    None => wanted.bindings.is_empty(),
-                };
-                match current.clone() {
-                    Some((set, revision)) => self.location.update(&aor, Some(set), revision),
-                    None => self.location.forget(&aor),
-                };
-                if ours {
-                    self.answer_register(now, &registering, &wanted);
-                } else if registering.attempts < REGISTER_ATTEMPTS {
-                    self.run_register(now, registering);
-                    return;
-                } else {
-                    let refusal = Refusal::new(500, "Registration Contended")
-                        .with(HeaderName::RetryAfter, "1");
-                    self.refuse(now, registering.key, &registering.request, &refusal);
-                }
-            }
-            StoreReply::Unavailable => {
-                let refusal = Refusal::new(503, "Location Store Unavailable")
-                    .with(HeaderName::RetryAfter, "5");
-                self.refuse(now, registering.key, &registering.request, &refusal);
-            }
-        }
-        self.next_register(now, &aor);
-    }
-
-    fn next_register(&mut self, now: Instant, aor: &str) {
-        let Some(queue) = self.waiting.get_mut(aor) else {
-            return;
-        };
-        match queue.pop_front() {
-            Some(next) => {
-                self.waiting_count -= 1;
-                self.run_register(now, next);
-            }
-            None => {
-                self.waiting.remove(aor);
-            }
-        }
-    }
-
-    fn answer_register(&mut self, now: Instant, registering: &Registering, set: &BindingSet) {
-        let random = self.random();
-        let headers =
-            registering
-                .register
-                .answer(set, self.wall, &self.settings, &self.gruus, random);
-        let mut answer = Refusal::new(200, "OK");
-        answer.headers = headers;
-        self.stats.registrations += 1;
-        self.refuse(now, registering.key, &registering.request, &answer);
-    }
-
-    fn sweep(&mut self, now: Instant) {
-        let after = self.sweep_after.take().unwrap_or_default();
-        let before = self.wall.as_secs().saturating_sub(SWEEP_AFTER);
-        let (expired, next) = self.location.expired(before, &after, SWEEP_BATCH);
-        for (aor, revision) in expired {
-            let key = cluster::records::keys::bindings(&aor);
-            let id = StoreId(self.next_id());
-            self.commands.push_back(Command::Store {
-                id,
-                aor,
-                txn: cluster::Txn {
-                    compares: vec![cluster::Compare::Unchanged(key.clone(), revision)],
-                    ops: vec![cluster::Op::Delete(key)],
-                },
-            });
-        }
-        let wait = if next.is_some() {
-            Duration::from_secs(1)
-        } else {
-            SWEEP_EVERY
-        };
-        self.sweep_after = next;
-        self.arm(now + wait, Timer::Sweep);
-    }
-
-    // ---- waiting for an owner
-
-    fn park(
-        &mut self,
-        now: Instant,
-        key: Option<ServerKey>,
-        message: Message,
-        hop: Hop,
-        identity: Identity,
-    ) {
-        if self.parked.len() >= self.settings.limits.parked {
-            if let Some(key) = key {
-                let refusal = Refusal::new(503, "No Meeting Manager Available")
-                    .with(HeaderName::RetryAfter, "2");
-                self.refuse(now, key, &message, &refusal);
-            }
-            return;
-        }
-        let id = self.next_id();
-        self.parked.insert(
-            id,
-            Parked {
-                key,
-                message,
-                hop,
-                identity,
-            },
-        );
-        self.arm(now + self.settings.park, Timer::Park(id));
-    }
-
-    fn unpark(&mut self, now: Instant) {
-        for (id, parked) in std::mem::take(&mut self.parked) {
-            let mut routed = parked.message.clone();
-            let decision = self
-                .router()
-                .route(&mut routed, &parked.hop, &parked.identity);
-            match (decision, parked.key) {
-                (Decision::Park, _) => {
-                    self.parked.insert(id, parked);
-                }
-                (_, Some(key)) => {
-                    self.decide(now, key, parked.message, parked.hop, parked.identity);
-                }
-                (_, None) => self.on_ack(now, parked.message, parked.hop),
-            }
-        }
-    }
-
-    fn on_ack(&mut self, now: Instant, message: Message, hop: Hop) {
-        let router = self.router();
-        let identity = if self.is_trusted_source(&hop) {
-            Identity::Trusted
-        } else if router.has_dialog_token(&message) || router.is_for_meeting(&message) {
-            Identity::Dialog
-        } else {
-            return;
-        };
-        let spent = message.number(HeaderName::MaxForwards) == Ok(Some(0));
-        let part = loops::loop_part(&self.key, &message);
-        if spent || loops::is_loop(&part, &message) {
-            return;
-        }
-        let mut routed = message.clone();
-        match self.router().route(&mut routed, &hop, &identity) {
-            Decision::Forward(groups) => self.forward_ack(now, routed, &part, groups),
-            Decision::Park => self.park(now, None, message, hop, identity),
-            _ => {}
-        }
-    }
-
     fn on_cancel(&mut self, now: Instant, key: ServerKey, cancel: &Message) {
-        let parked = self
-            .parked
-            .iter()
-            .find(|(_, p)| p.key == Some(key))
-            .map(|(id, _)| *id);
-        if let Some(parked) = parked.and_then(|id| self.parked.remove(&id)) {
-            let refusal = Refusal::new(487, "Request Terminated");
-            self.refuse(now, key, &parked.message, &refusal);
-            return;
+        if !self.cancel_parked(now, key) {
+            self.cancel_context(now, key, cancel.header(HeaderName::Reason));
         }
-        self.cancel_context(now, key, cancel.header(HeaderName::Reason));
     }
 }
 

@@ -22,6 +22,8 @@ mod gruu;
 mod guest;
 mod location;
 mod loops;
+mod own_requests;
+mod parking;
 mod proxy;
 mod registration;
 mod response_context;

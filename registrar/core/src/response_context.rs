@@ -349,3 +349,147 @@ impl ResponseContext {
         self.state != State::Proceeding && self.branches.values().all(|b| b.done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::router::{Destination, Side};
+
+    fn response(status: u16) -> Message {
+        let request = Message::request(sip::Method::Invite, "sip:b@example.org");
+        Message::response(&request, StatusCode::of(status), None, Some("t"))
+    }
+
+    fn render(actions: &[Action]) -> String {
+        let one = |action: &Action| match action {
+            Action::NextGroup => "NextGroup".to_owned(),
+            Action::Respond(m) => format!("Respond {}", m.status().map_or(0, StatusCode::get)),
+            Action::RespondWith(status, _) => format!("RespondWith {}", status.get()),
+            Action::Cancel(key) => format!("Cancel {}", key.0),
+        };
+        actions.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Two branches, 1 and 2, both with a client transaction.
+    fn context(invite: bool) -> ResponseContext {
+        let target = || Target {
+            ways: vec![Way {
+                request_uri: None,
+                routes: Vec::new(),
+                destination: Destination::Host(Vec::new()),
+                side: Side::Inner,
+            }],
+        };
+        let mut context = ResponseContext::new(invite, vec![vec![target(), target()]]);
+        for id in context.next_group(60) {
+            let branch = context.branches.get_mut(&id).expect("opened");
+            branch.client = Some(ClientKey(u64::from(id.0) + 1));
+        }
+        context
+    }
+
+    fn apply(context: &mut ResponseContext, event: &str) -> Vec<Action> {
+        let (what, branch) = event.split_once('@').unwrap_or((event, "1"));
+        let id = BranchId(branch.parse::<u32>().expect("a number") - 1);
+        match what {
+            "CANCEL" => context.on_cancel(),
+            "timeout" => context.on_no_answer(id, StatusCode::of(408), "Request Timeout"),
+            status => {
+                let code: u16 = status.parse().expect("a status");
+                match code {
+                    100..200 => context.on_provisional(id, response(code)),
+                    200..300 => context.on_success(id, response(code)),
+                    _ => context.on_failure(id, response(code)),
+                }
+            }
+        }
+    }
+
+    fn table(invite: bool) -> String {
+        let paths: [(&str, &[&str]); 6] = [
+            ("Proceeding", &[]),
+            ("Proceeding, 486@2", &["486@2"]),
+            ("Proceeding, CANCEL", &["CANCEL"]),
+            ("Proceeding, 603@2", &["603@2"]),
+            ("Won", &["200@2"]),
+            ("Lost", &["486@2", "404@1"]),
+        ];
+        let mut out = String::new();
+        for (name, path) in paths {
+            if !invite && path.contains(&"CANCEL") {
+                continue; // only INVITE is cancelled
+            }
+            for event in [
+                "100", "180", "200", "404", "503", "600", "timeout", "CANCEL",
+            ] {
+                let mut context = context(invite);
+                for step in path {
+                    apply(&mut context, step);
+                }
+                let before = context.state;
+                let actions = apply(&mut context, event);
+                if !actions.is_empty() || context.state != before {
+                    out += &format!(
+                        "{name} | {event} -> {:?} | {}\n",
+                        context.state,
+                        render(&actions)
+                    );
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn every_transition_of_an_invites_context() {
+        assert_eq!(table(true), INVITE);
+    }
+
+    #[test]
+    fn every_transition_of_another_requests_context() {
+        assert_eq!(table(false), OTHER);
+    }
+
+    const INVITE: &str = "\
+Proceeding | 180 -> Proceeding | Respond 180
+Proceeding | 200 -> Won | Respond 200, Cancel 2
+Proceeding | 600 -> Proceeding | Cancel 2
+Proceeding | CANCEL -> Proceeding | Cancel 1, Cancel 2
+Proceeding, 486@2 | 180 -> Proceeding | Respond 180
+Proceeding, 486@2 | 200 -> Won | Respond 200
+Proceeding, 486@2 | 404 -> Lost | Respond 404
+Proceeding, 486@2 | 503 -> Lost | Respond 486
+Proceeding, 486@2 | 600 -> Lost | Respond 600
+Proceeding, 486@2 | timeout -> Lost | Respond 486
+Proceeding, 486@2 | CANCEL -> Proceeding | Cancel 1
+Proceeding, CANCEL | 180 -> Proceeding | Respond 180
+Proceeding, CANCEL | 200 -> Won | Respond 200, Cancel 2
+Proceeding, CANCEL | 600 -> Proceeding | Cancel 2
+Proceeding, CANCEL | CANCEL -> Proceeding | Cancel 1, Cancel 2
+Proceeding, 603@2 | 180 -> Proceeding | Respond 180
+Proceeding, 603@2 | 200 -> Won | Respond 200
+Proceeding, 603@2 | 404 -> Lost | Respond 603
+Proceeding, 603@2 | 503 -> Lost | Respond 603
+Proceeding, 603@2 | 600 -> Lost | Respond 600
+Proceeding, 603@2 | timeout -> Lost | Respond 603
+Proceeding, 603@2 | CANCEL -> Proceeding | Cancel 1
+Won | 200 -> Won | Respond 200
+Lost | 200 -> Won | Respond 200
+";
+    const OTHER: &str = "\
+Proceeding | 180 -> Proceeding | Respond 180
+Proceeding | 200 -> Won | Respond 200
+Proceeding, 486@2 | 180 -> Proceeding | Respond 180
+Proceeding, 486@2 | 200 -> Won | Respond 200
+Proceeding, 486@2 | 404 -> Lost | Respond 404
+Proceeding, 486@2 | 503 -> Lost | Respond 486
+Proceeding, 486@2 | 600 -> Lost | Respond 600
+Proceeding, 486@2 | timeout -> Lost | Respond 486
+Proceeding, 603@2 | 180 -> Proceeding | Respond 180
+Proceeding, 603@2 | 200 -> Won | Respond 200
+Proceeding, 603@2 | 404 -> Lost | Respond 603
+Proceeding, 603@2 | 503 -> Lost | Respond 603
+Proceeding, 603@2 | 600 -> Lost | Respond 600
+Proceeding, 603@2 | timeout -> Lost | Respond 603
+";
+}

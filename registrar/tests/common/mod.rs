@@ -194,6 +194,10 @@ pub fn config(directory: &Path) -> Config {
 
 impl Site {
     pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    pub async fn start_with(change: fn(&mut Config)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         for name in ["alice", "bob"] {
             users::add(
@@ -206,7 +210,7 @@ impl Site {
             .expect("added");
         }
         let store = Arc::new(MemoryStore::default());
-        let registrar = start(&directory, &store).await;
+        let registrar = start(&directory, &store, change).await;
         Self {
             registrar,
             store,
@@ -222,7 +226,7 @@ impl Site {
             directory,
         } = self;
         registrar.shutdown().await;
-        let registrar = start(&directory, &store).await;
+        let registrar = start(&directory, &store, |_| {}).await;
         Self {
             registrar,
             store,
@@ -231,12 +235,16 @@ impl Site {
     }
 }
 
-async fn start(directory: &tempfile::TempDir, store: &Arc<MemoryStore>) -> Registrar {
+async fn start(
+    directory: &tempfile::TempDir,
+    store: &Arc<MemoryStore>,
+    change: fn(&mut Config),
+) -> Registrar {
+    let mut config = config(directory.path());
+    change(&mut config);
     let web = axum::Router::new().fallback(async || "the page");
     let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
-    Registrar::start(config(directory.path()), store, web)
-        .await
-        .expect("starts")
+    Registrar::start(config, store, web).await.expect("starts")
 }
 
 // ---- user agents
@@ -262,7 +270,12 @@ pub struct Ua {
 
 impl Ua {
     pub async fn udp(user: &str, registrar: SocketAddr) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+        let any = if registrar.is_ipv4() {
+            "127.0.0.1:0"
+        } else {
+            "[::1]:0"
+        };
+        let socket = UdpSocket::bind(any).await.expect("a port");
         socket.connect(registrar).await.expect("loopback");
         let local = socket.local_addr().expect("bound");
         Self::new(user, Wire::Udp(socket), local, "UDP")
