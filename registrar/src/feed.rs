@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::records::keys;
-use cluster::{Compare, Entry, Op, Revision, Store, StoreError, Txn, TxnOutcome, WatchEvent};
-use rand::RngCore;
+use cluster::{Entry, Revision, Store, StoreError, WatchEvent};
 use registrar_core::Secrets;
 use tokio::sync::mpsc;
 
@@ -124,37 +123,8 @@ pub(crate) async fn follow(
 /// The cluster's secrets, made by whoever comes first.
 pub(crate) async fn secrets(store: &dyn Store) -> Result<Secrets, StoreError> {
     Ok(Secrets {
-        nonce: secret(store, "nonce").await?,
-        flow: secret(store, "flow").await?,
-        guest: secret(store, "guest").await?,
+        nonce: cluster::secret(store, "nonce").await?,
+        flow: cluster::secret(store, "flow").await?,
+        guest: cluster::secret(store, "guest").await?,
     })
-}
-
-async fn secret(store: &dyn Store, name: &str) -> Result<[u8; 32], StoreError> {
-    let key = keys::secret(name);
-    // A conflict or an unknown end both mean: look again.
-    for _ in 0..8 {
-        if let Some(entry) = store.get(&key).await? {
-            return decode(&entry.value)
-                .ok_or_else(|| StoreError::Refused(format!("{key} is not 64 hex digits")));
-        }
-        let mut made = [0; 32];
-        rand::rng().fill_bytes(&mut made);
-        let txn = Txn {
-            compares: vec![Compare::Absent(key.clone())],
-            ops: vec![Op::Put(key.clone(), hex::encode(made).into(), None)],
-        };
-        match store.txn(txn).await {
-            Ok(TxnOutcome::Committed(_)) => return Ok(made),
-            Ok(TxnOutcome::Conflict) | Err(StoreError::Unknown) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Err(StoreError::Unknown)
-}
-
-fn decode(value: &[u8]) -> Option<[u8; 32]> {
-    let mut out = [0; 32];
-    hex::decode_to_slice(value, &mut out).ok()?;
-    Some(out)
 }

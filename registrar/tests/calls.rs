@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::records::{Member, Owner, keys};
-use common::{DOMAIN, Site, Ua, dialog};
+use common::{DOMAIN, Site, Ua, dialog, put};
 use sip::HeaderName;
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -162,8 +162,8 @@ async fn meeting_is_reached_at_its_owner_as_the_store_tells() {
         version: 1,
         member: "m1".into(),
     };
-    site.store.put(&keys::member("m1"), &member).await;
-    site.store.put(&keys::owner("lobby"), &owner).await;
+    put(site.store.as_ref(), &keys::member("m1"), &member).await;
+    put(site.store.as_ref(), &keys::owner("lobby"), &owner).await;
     let mut alice = Ua::udp("alice", site.registrar.addresses().udp[0]).await;
     let uri = format!("sip:lobby@{DOMAIN}");
     alice
@@ -240,9 +240,7 @@ async fn drained_registrar_says_so_in_the_store_and_sends_registrations_away() {
     loop {
         again.tick().await;
         let key = keys::registrar("registrar-1");
-        let entry = cluster::Store::get(site.store.as_ref(), &key)
-            .await
-            .expect("reads");
+        let entry = site.store.get(&key).await.expect("reads");
         let record: Option<cluster::records::RegistrarRecord> =
             entry.map(|e| serde_json::from_slice(&e.value).expect("a record"));
         if record.is_some_and(|r| r.draining && !r.routes.is_empty()) {

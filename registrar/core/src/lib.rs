@@ -39,7 +39,6 @@ pub use command::{Command, ResolveId, StoreId, StoreReply};
 pub use flow_token::{FlowToken, TokenKind, TokenMint};
 pub use guest::{GuestMint, GuestName, GuestPass, valid_meeting_name};
 pub use location::{Binding, BindingSet, FlowRecord, InvalidRecord, Location};
-pub use router::rendezvous;
 pub use settings::{Advertised, CoreLimits, Secrets, Settings};
 pub use stats::Stats;
 pub use users::{User, Users};

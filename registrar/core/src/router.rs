@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use cluster::ownership::{Candidate, choose};
 use cluster::records::Member;
-use sha2::{Digest, Sha256};
 use sip::header::NameAddr;
 use sip::{FlowId, HeaderName, Hop, Message, Method, Transport, Uri};
 
@@ -108,21 +108,17 @@ pub(crate) struct Router<'a> {
     pub wall: Duration,
 }
 
-/// Members in the order they are tried for `meeting`: highest hash first. Every registrar and manager computes
-/// the same order.
-#[must_use]
-pub fn rendezvous<'m>(meeting: &str, members: impl Iterator<Item = &'m str>) -> Vec<&'m str> {
-    let mut ranked: Vec<([u8; 32], &str)> = members
-        .map(|member| {
-            let mut hash = Sha256::new();
-            hash.update(meeting.as_bytes());
-            hash.update([0]);
-            hash.update(member.as_bytes());
-            (hash.finalize().into(), member)
-        })
-        .collect();
-    ranked.sort_by(|a, b| b.cmp(a));
-    ranked.into_iter().map(|(_, member)| member).collect()
+/// Members in the order they are tried: the one that all registrars and managers choose, then who they would
+/// choose without that one, and so on.
+fn in_order<'m>(key: &str, mut candidates: Vec<Candidate<'m>>) -> Vec<&'m str> {
+    let mut order = Vec::new();
+    while order.len() < MEMBERS_TRIED
+        && let Some(chosen) = choose(key, &candidates)
+    {
+        candidates.retain(|c| c.id != chosen);
+        order.push(chosen);
+    }
+    order
 }
 
 pub(crate) fn in_dialog(message: &Message) -> bool {
@@ -536,19 +532,13 @@ impl Router<'_> {
         } else {
             meeting
         };
-        let candidates = |draining: bool| {
-            self.members
-                .values()
-                .filter(move |m| m.draining == draining)
-                .map(|m| m.id.as_str())
-        };
-        let mut order = rendezvous(key, candidates(false));
-        if order.is_empty() {
-            order = rendezvous(key, candidates(true));
-        }
-        let ways: Vec<Way> = order
+        let candidates = self.members.values().map(|m| Candidate {
+            id: &m.id,
+            load: m.load,
+            draining: m.draining,
+        });
+        let ways: Vec<Way> = in_order(key, candidates.collect())
             .into_iter()
-            .take(MEMBERS_TRIED)
             .filter_map(|id| self.members.get(id))
             .map(|m| Way::to(Destination::Host(member_hops(m)), Side::Inner))
             .collect();

@@ -1,167 +1,40 @@
-//! A registrar with real sockets on loopback, hand-made user agents, and a store in memory.
+//! A registrar with real sockets on loopback, hand-made user agents, and the embedded store.
 #![allow(dead_code)] // every test file uses a part of it
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use cluster::{
-    Compare, Entry, LeaseId, Op, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch,
-    WatchEvent,
-};
+use cluster::{EmbeddedConfig, Op, Store, StoreConfig, Txn};
 use futures_util::{SinkExt as _, StreamExt as _};
-use parking_lot::Mutex;
 use registrar::{Config, Meeting, Registrar, users};
 use sip::frame::{Frame, Framer};
 use sip::{HeaderName, Limits, Message};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite;
 
 pub const DOMAIN: &str = "example.org";
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-// ---- a store
-
-#[derive(Default)]
-struct Inner {
-    entries: BTreeMap<String, Entry>,
-    revision: u64,
-    watches: Vec<(String, mpsc::Sender<WatchEvent>)>,
-}
-
-/// As much of a store as a registrar needs.
-#[derive(Default)]
-pub struct MemoryStore(Mutex<Inner>);
-
-impl MemoryStore {
-    pub async fn put(&self, key: &str, value: impl serde::Serialize) {
-        let value = serde_json::to_vec(&value).expect("serialises");
-        let op = Op::Put(key.to_owned(), value.into(), None);
-        self.txn(Txn {
-            compares: Vec::new(),
-            ops: vec![op],
-        })
-        .await
-        .expect("written");
-    }
-}
-
-#[async_trait]
-impl Store for MemoryStore {
-    async fn get(&self, key: &str) -> Result<Option<Entry>, StoreError> {
-        Ok(self.0.lock().entries.get(key).cloned())
-    }
-
-    async fn range(
-        &self,
-        prefix: &str,
-        limit: usize,
-        after: Option<&str>,
-    ) -> Result<Range, StoreError> {
-        let inner = self.0.lock();
-        let mut entries: Vec<Entry> = inner
-            .entries
-            .values()
-            .filter(|e| e.key.starts_with(prefix) && after.is_none_or(|a| e.key.as_str() > a))
-            .take(limit + 1)
-            .cloned()
-            .collect();
-        let more = entries.len() > limit;
-        entries.truncate(limit);
-        Ok(Range {
-            entries,
-            revision: Revision(inner.revision),
-            more,
-        })
-    }
-
-    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
-        let mut inner = self.0.lock();
-        let holds = txn.compares.iter().all(|compare| match compare {
-            Compare::Unchanged(key, revision) => inner
-                .entries
-                .get(key)
-                .is_some_and(|e| e.modified == *revision),
-            Compare::Absent(key) => !inner.entries.contains_key(key),
-            Compare::Present(key) => inner.entries.contains_key(key),
-        });
-        if !holds {
-            return Ok(TxnOutcome::Conflict);
-        }
-        inner.revision += 1;
-        let revision = Revision(inner.revision);
-        for op in txn.ops {
-            let event = match op {
-                Op::Put(key, value, _) => {
-                    let entry = Entry {
-                        key: key.clone(),
-                        value,
-                        modified: revision,
-                    };
-                    inner.entries.insert(key, entry.clone());
-                    WatchEvent::Put(entry)
-                }
-                Op::Delete(key) => WatchEvent::Delete {
-                    previous: inner.entries.remove(&key).map(|e| e.value),
-                    key,
-                    revision,
-                },
-            };
-            let key = match &event {
-                WatchEvent::Put(entry) => entry.key.clone(),
-                WatchEvent::Delete { key, .. } => key.clone(),
-                _ => continue,
-            };
-            for (prefix, watch) in &inner.watches {
-                if key.starts_with(prefix) {
-                    let _ = watch.try_send(event.clone());
-                }
-            }
-        }
-        Ok(TxnOutcome::Committed(revision))
-    }
-
-    async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {
-        let (sender, receiver) = mpsc::channel(1_024);
-        let mut inner = self.0.lock();
-        for entry in inner.entries.values() {
-            if entry.key.starts_with(prefix) && entry.modified > from {
-                let _ = sender.try_send(WatchEvent::Put(entry.clone()));
-            }
-        }
-        inner.watches.push((prefix.to_owned(), sender));
-        Ok(receiver)
-    }
-
-    async fn grant(&self, _ttl: Duration) -> Result<LeaseId, StoreError> {
-        Ok(LeaseId(1))
-    }
-
-    async fn keep_alive(&self, _lease: LeaseId) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn revoke(&self, _lease: LeaseId) -> Result<(), StoreError> {
-        Ok(())
-    }
-
-    async fn status(&self) -> Result<Revision, StoreError> {
-        Ok(Revision(self.0.lock().revision))
-    }
+/// Writes a record as another role would.
+pub async fn put(store: &dyn Store, key: &str, value: impl serde::Serialize) {
+    let value = serde_json::to_vec(&value).expect("serialises");
+    let txn = Txn {
+        compares: Vec::new(),
+        ops: vec![Op::Put(key.to_owned(), value.into(), None)],
+    };
+    store.txn(txn).await.expect("written");
 }
 
 // ---- a registrar
 
 pub struct Site {
     pub registrar: Registrar,
-    pub store: Arc<MemoryStore>,
+    pub store: Arc<dyn Store>,
     pub directory: tempfile::TempDir,
 }
 
@@ -209,7 +82,10 @@ impl Site {
             )
             .expect("added");
         }
-        let store = Arc::new(MemoryStore::default());
+        let engine = StoreConfig::Embedded(EmbeddedConfig {
+            path: directory.path().join("store"),
+        });
+        let store = cluster::open(&engine).await.expect("opens");
         let registrar = start(&directory, &store, change).await;
         Self {
             registrar,
@@ -237,14 +113,15 @@ impl Site {
 
 async fn start(
     directory: &tempfile::TempDir,
-    store: &Arc<MemoryStore>,
+    store: &Arc<dyn Store>,
     change: fn(&mut Config),
 ) -> Registrar {
     let mut config = config(directory.path());
     change(&mut config);
     let web = axum::Router::new().fallback(async || "the page");
-    let store: Arc<dyn Store> = Arc::<MemoryStore>::clone(store);
-    Registrar::start(config, store, web).await.expect("starts")
+    Registrar::start(config, Arc::clone(store), web)
+        .await
+        .expect("starts")
 }
 
 // ---- user agents
