@@ -348,10 +348,10 @@ impl Transcoder for Renditions {
         let rate = state.rate();
         state.targets.retain(|t| targets.contains(&t.codec));
         for codec in targets {
-            if !state.targets.iter().any(|t| t.codec == *codec) {
-                if let Ok(target) = Target::new(*codec, rate) {
-                    state.targets.push(target);
-                }
+            if !state.targets.iter().any(|t| t.codec == *codec)
+                && let Ok(target) = Target::new(*codec, rate)
+            {
+                state.targets.push(target);
             }
         }
     }

@@ -19,6 +19,8 @@ pub struct Transmit<'a> {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
+    /// Same for datagrams of one socket to one remote.
+    receiver: u64,
     socket: SocketId,
     remote: SocketAddr,
     start: u32,
@@ -32,12 +34,33 @@ pub const MAX_BATCH: usize = 32_768;
 /// Bytes a [`Batch`] holds at most.
 const MAX_BATCH_BYTES: usize = 48 << 20;
 
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Datagrams gathered since the last [`Batch::clear`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Batch {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     dropped: u64,
+    grouped: bool,
+}
+
+/// A number for a socket and remote address: FNV-1a. A collision only splits a run.
+fn receiver(socket: SocketId, remote: SocketAddr) -> u64 {
+    let mix = |hash: u64, value: u64| (hash ^ value).wrapping_mul(0x0100_0000_01b3);
+    let start = mix(0xcbf2_9ce4_8422_2325, u64::from(socket.0));
+    let start = mix(start, u64::from(remote.port()));
+    match remote {
+        SocketAddr::V4(v4) => mix(start, u64::from(v4.ip().to_bits())),
+        SocketAddr::V6(v6) => {
+            let bits = v6.ip().to_bits();
+            mix(mix(start, bits as u64), (bits >> 64) as u64)
+        }
+    }
 }
 
 impl Batch {
@@ -48,6 +71,7 @@ impl Batch {
             bytes: Vec::with_capacity(1 << 20),
             entries: Vec::with_capacity(1024),
             dropped: 0,
+            grouped: true,
         }
     }
 
@@ -81,10 +105,21 @@ impl Batch {
         })
     }
 
+    /// Brings datagrams to one receiver together, in the order they were made: the kernel takes
+    /// a run of them in one send (UDP_SEGMENT), a third of the cost at three in a run. Packets of a burst are
+    /// made receiver by receiver, so without this no two of a receiver are neighbours.
+    pub fn group(&mut self) {
+        if !self.grouped {
+            self.entries.sort_by_key(|entry| entry.receiver);
+            self.grouped = true;
+        }
+    }
+
     /// Forgets all; the memory stays.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.grouped = true;
     }
 
     /// Adds a datagram made of `parts` with room for `extra` bytes behind; `finish` gets the whole
@@ -114,7 +149,9 @@ impl Batch {
             return false;
         };
         self.bytes.truncate(start + finished);
+        self.grouped = self.entries.is_empty();
         self.entries.push(Entry {
+            receiver: receiver(socket, remote),
             socket,
             remote,
             start: start as u32,
@@ -126,5 +163,68 @@ impl Batch {
     /// Adds a datagram as it is.
     pub(crate) fn push(&mut self, socket: SocketId, remote: SocketAddr, bytes: &[u8]) -> bool {
         self.push_with(socket, remote, &[bytes], 0, |_, len| Some(len))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn grouping_brings_receivers_together_and_keeps_each_ones_order() {
+        let mut batch = Batch::new();
+        for packet in 0..4u8 {
+            for port in 1..=50 {
+                assert!(batch.push(SocketId(0), to(port), &[packet, port as u8]));
+            }
+        }
+        batch.group();
+        let all: Vec<_> = (0..batch.len()).filter_map(|at| batch.get(at)).collect();
+        assert_eq!(all.len(), 200);
+        for run in all.chunks(4) {
+            for (packet, transmit) in run.iter().enumerate() {
+                assert_eq!(transmit.remote, run[0].remote);
+                let expected = [packet as u8, transmit.remote.port() as u8];
+                assert_eq!(transmit.bytes, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_that_cannot_be_finished_leaves_nothing() {
+        let mut batch = Batch::new();
+        assert!(batch.push(SocketId(0), to(1), b"first"));
+        assert!(!batch.push_with(SocketId(0), to(1), &[b"second"], 4, |_, _| None));
+        assert!(batch.push_with(
+            SocketId(0),
+            to(1),
+            &[b"thi", b"", b"rd"],
+            4,
+            |buffer, len| {
+                buffer[len] = b'!';
+                Some(len + 1)
+            }
+        ));
+        let all: Vec<_> = (0..batch.len())
+            .filter_map(|at| batch.get(at))
+            .map(|t| t.bytes.to_vec())
+            .collect();
+        assert_eq!(all, [b"first".to_vec(), b"third!".to_vec()]);
+    }
+
+    #[test]
+    fn a_full_batch_drops_and_counts() {
+        let mut batch = Batch::new();
+        for _ in 0..MAX_BATCH {
+            assert!(batch.push(SocketId(0), to(1), b"x"));
+        }
+        assert!(!batch.push(SocketId(0), to(1), b"x"));
+        assert_eq!((batch.len(), batch.dropped()), (MAX_BATCH, 1));
+        batch.clear();
+        assert!(batch.push(SocketId(0), to(1), b"x"));
     }
 }

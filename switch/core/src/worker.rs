@@ -734,20 +734,11 @@ impl Worker {
             self.batch.clear();
             return None;
         }
+        if self.sent == 0 {
+            self.batch.group();
+        }
         self.sent += 1;
         self.batch.get(self.sent - 1)
-    }
-
-    /// All that waits to be sent; [`Worker::clear_batch`] once it is.
-    #[must_use]
-    pub fn batch(&self) -> &Batch {
-        &self.batch
-    }
-
-    /// Everything of [`Worker::batch`] has been sent.
-    pub fn clear_batch(&mut self) {
-        self.sent = 0;
-        self.batch.clear();
     }
 
     /// When [`Worker::handle_timeout`] is due; `None` without meetings.
