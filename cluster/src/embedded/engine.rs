@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use redb::Database;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::Shared;
 use super::tables::{Failure, Tables};
@@ -77,6 +78,10 @@ impl Engine {
                 }
                 () = end_of_lease(next_end) => {}
                 () = self.shared.lease_granted.notified() => {}
+                () = sleep(REOPEN), if self.shared.database.read().is_none() => {
+                    // Readers need the file too, and nobody may be writing.
+                    let _ = self.database();
+                }
                 _ = progress.tick() => self.shared.hub.lock().progress(),
             }
             if self.expire().is_err() {

@@ -235,3 +235,105 @@ impl Store for EmbeddedStore {
         Ok(self.shared.hub.lock().revision())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::store::{Op, WatchEvent};
+
+    /// A disk that can be full.
+    #[derive(Clone, Debug, Default)]
+    struct Disk {
+        bytes: Arc<Mutex<Vec<u8>>>,
+        full: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            if self.full.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        }
+    }
+
+    impl redb::StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.bytes.lock().len() as u64)
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            let (bytes, start) = (self.bytes.lock(), usize::try_from(offset).unwrap());
+            let end = start + out.len();
+            out.copy_from_slice(bytes.get(start..end).ok_or(io::ErrorKind::UnexpectedEof)?);
+            Ok(())
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.bytes.lock().resize(usize::try_from(len).unwrap(), 0);
+            Ok(())
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            let start = usize::try_from(offset).unwrap();
+            self.bytes.lock()[start..start + data.len()].copy_from_slice(data);
+            Ok(())
+        }
+    }
+
+    fn put(key: &str) -> Txn {
+        Txn {
+            compares: Vec::new(),
+            ops: vec![Op::Put(key.into(), "x".into(), None)],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_loses_nothing_acknowledged_and_is_got_over() {
+        let disk = Disk::default();
+        let opened = disk.clone();
+        let open = move || Database::builder().create_with_backend(opened.clone());
+        let store = EmbeddedStore::start(Box::new(open)).unwrap();
+        let mut acknowledged = Vec::new();
+        for n in 0..50 {
+            acknowledged.push(format!("a/{n}"));
+            store.txn(put(&acknowledged[n])).await.unwrap();
+        }
+        let mut watch = store
+            .watch("a/", store.status().await.unwrap())
+            .await
+            .unwrap();
+        disk.full.store(true, Ordering::Relaxed);
+        assert_eq!(store.txn(put("a/lost")).await, Err(StoreError::Unknown));
+        assert!(store.txn(put("a/lost")).await.is_err());
+        assert!(store.status().await.is_err(), "it says that it is not well");
+        disk.full.store(false, Ordering::Relaxed);
+        let well = tokio::time::timeout(Duration::from_secs(10), async {
+            while store.status().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        well.await.expect("opened again by itself");
+        loop {
+            match watch.recv().await.expect("told before the watch ends") {
+                WatchEvent::Lost => break,
+                WatchEvent::Progress(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        for key in &acknowledged {
+            assert!(
+                store.get(key).await.unwrap().is_some(),
+                "{key} was acknowledged"
+            );
+        }
+        let TxnOutcome::Committed(_) = store.txn(put("a/new")).await.unwrap() else {
+            panic!()
+        };
+    }
+}

@@ -23,6 +23,11 @@ pub struct Etcd {
 impl Etcd {
     /// `None`, said aloud, where there is no etcd; in CI that is a failure.
     pub fn start() -> Option<Self> {
+        Self::start_with("http", &[])
+    }
+
+    /// With `https` and the arguments that name its certificate, say.
+    pub fn start_with(scheme: &str, arguments: &[&str]) -> Option<Self> {
         let binary = "/usr/bin/etcd";
         if !std::path::Path::new(binary).exists() {
             assert!(std::env::var_os("CI").is_none(), "CI must have {binary}");
@@ -30,7 +35,7 @@ impl Etcd {
             return None;
         }
         let directory = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_url(), free_url());
+        let (client, peer) = (free_url(scheme), free_url("http"));
         let child = Command::new(binary)
             .arg("--data-dir")
             .arg(directory.path())
@@ -57,6 +62,7 @@ impl Etcd {
                 "--logger=zap",
                 "--log-level=error",
             ])
+            .args(arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -68,12 +74,20 @@ impl Etcd {
         })
     }
 
-    pub async fn store(&self) -> Arc<dyn Store> {
-        let config = EtcdConfig {
+    pub fn config(&self) -> EtcdConfig {
+        EtcdConfig {
             endpoints: vec![self.url.clone()],
             ..EtcdConfig::default()
-        };
-        let store = EtcdStore::new(&config).unwrap();
+        }
+    }
+
+    pub async fn store(&self) -> Arc<dyn Store> {
+        self.store_with(&self.config()).await
+    }
+
+    /// Waits until it answers.
+    pub async fn store_with(&self, config: &EtcdConfig) -> Arc<dyn Store> {
+        let store = EtcdStore::new(config).unwrap();
         let start = Instant::now();
         while let Err(e) = store.status().await {
             assert!(
@@ -103,9 +117,9 @@ impl Drop for Etcd {
     }
 }
 
-fn free_url() -> String {
+fn free_url(scheme: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    format!("{scheme}://{}", listener.local_addr().unwrap())
 }
 
 pub fn put(key: &str, value: &str) -> Op {
