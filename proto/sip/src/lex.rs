@@ -181,7 +181,9 @@ pub(crate) fn quoted_end(s: &[u8]) -> Option<usize> {
     loop {
         match s.get(i)? {
             b'"' => return Some(i + 1),
-            b'\\' => i += 2,
+            // Not even escaped (§25.1 quoted-pair).
+            b'\r' | b'\n' => return None,
+            b'\\' if !matches!(s.get(i + 1), Some(b'\r' | b'\n')) => i += 2,
             _ => i += 1,
         }
     }

@@ -50,6 +50,8 @@ fn malformed_addresses_are_refused_with_the_cause() {
         ("sip:a@h?Route=x", "URI needs angle brackets"),
         ("sip:a@h x", "text after the address"),
         ("", "no address"),
+        ("\"a\rb\" <sip:a@h>", "unterminated quoted string"),
+        ("\"a\\\nb\" <sip:a@h>", "unterminated quoted string"),
         ("\"x\" sip:a@h", "no address after the display name"),
     ] {
         match NameAddr::parse(s) {

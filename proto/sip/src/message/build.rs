@@ -75,14 +75,19 @@ impl Message {
 
     /// Appends a received value as it is, also one that is not text; To with `tag`, where it has none.
     fn copy(&mut self, name: HeaderName<'_>, value: &[u8], tag: Option<&str>) {
-        let text = String::from_utf8_lossy(value);
-        let tag = tag.filter(|_| name == HeaderName::To);
-        match tag {
+        let untagged = |to: &[u8]| {
             // A To that cannot be read gets no tag: where it would go is unknown.
-            Some(tag) if NameAddrRef::parse(&text).is_ok_and(|to| to.tag().is_none()) => {
-                self.push_back(name, format!("{text};tag={tag}"));
+            std::str::from_utf8(to)
+                .ok()
+                .and_then(|to| NameAddrRef::parse(to).ok())
+                .is_some_and(|to| to.tag().is_none())
+        };
+        let field = match tag {
+            Some(tag) if name == HeaderName::To && untagged(value) => {
+                self.make_of_bytes(name, &[value, b";tag=", tag.as_bytes()].concat())
             }
-            _ => self.push_back(name, &text),
-        }
+            _ => self.make_of_bytes(name, value),
+        };
+        self.fields.push(field);
     }
 }

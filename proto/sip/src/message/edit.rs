@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use super::parse::nul_is_quoted;
 use super::{Field, HeaderName, Message, Place, Span, name};
 use crate::lex::{self, Commas};
 
@@ -102,7 +103,12 @@ impl Message {
 
     /// A field in the edits. A line end or NUL in the value becomes a space: no value can make a header of
     /// its own. A character that may not stand in a name becomes `-`.
-    pub(super) fn make(&mut self, header: HeaderName<'_>, value: &str) -> Field {
+    fn make(&mut self, header: HeaderName<'_>, value: &str) -> Field {
+        self.make_of_bytes(header, value.as_bytes())
+    }
+
+    /// As [`Self::make`], for values that need not be text.
+    pub(super) fn make_of_bytes(&mut self, header: HeaderName<'_>, value: &[u8]) -> Field {
         self.edited = true;
         let id = header.id();
         let written = match header {
@@ -119,17 +125,13 @@ impl Message {
                 .map(|&b| if lex::is_token_byte(b) { b } else { b'-' }),
         );
         let mid = self.edits.len();
-        let value = value.trim_matches([' ', '\t', '\r', '\n', '\0']).as_bytes();
+        let value = trim_ends(value);
         if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
             self.edits.extend_from_slice(value);
         } else {
-            let clean = |&b: &u8| {
-                if matches!(b, b'\r' | b'\n' | 0) {
-                    b' '
-                } else {
-                    b
-                }
-            };
+            let keep_nul = nul_is_quoted(value);
+            let unfit = |b: u8| matches!(b, b'\r' | b'\n') || (b == 0 && !keep_nul);
+            let clean = |&b: &u8| if unfit(b) { b' ' } else { b };
             self.edits.extend(value.iter().map(clean));
         }
         Field {
@@ -215,4 +217,15 @@ impl Message {
             ..old
         };
     }
+}
+
+/// Without white space, line ends and NULs at either end.
+fn trim_ends(value: &[u8]) -> &[u8] {
+    let empty = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0);
+    let start = value.iter().position(|b| !empty(b)).unwrap_or(value.len());
+    let end = value
+        .iter()
+        .rposition(|b| !empty(b))
+        .map_or(start, |i| i + 1);
+    &value[start..end]
 }

@@ -493,7 +493,7 @@ fn unfold(edits: &mut Vec<u8>, value: &[u8]) -> Span {
 
 /// Whether every NUL stands escaped in a quoted string, the one place the grammar has for it (§25.1
 /// quoted-pair; RFC 4475 §3.1.1.2).
-fn nul_is_quoted(value: &[u8]) -> bool {
+pub(super) fn nul_is_quoted(value: &[u8]) -> bool {
     let mut quoted = false;
     let mut i = 0;
     while i < value.len() {

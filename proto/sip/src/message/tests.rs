@@ -535,3 +535,21 @@ fn a_message_can_be_shared_between_threads() {
     fn check<T: Send + Sync>() {}
     check::<Message>();
 }
+
+#[test]
+fn an_answer_carries_even_what_is_not_text_byte_for_byte() {
+    let mut bytes = with("")
+        .replace("To: <sip:b@h>", "To: \"a\\\0b\" <sip:b@h>")
+        .into_bytes();
+    let at = bytes
+        .windows(11)
+        .position(|w| w == b"Call-ID: c\r")
+        .unwrap()
+        + 9;
+    bytes[at] = 0xff;
+    let m = Message::parse(bytes.into(), &Limits::default()).unwrap();
+    let r = Message::response(&m, StatusCode::of(400), None, Some("t")).to_bytes();
+    let has = |needle: &[u8]| r.windows(needle.len()).any(|w| w == needle);
+    assert!(has(b"\r\nCall-ID: \xff\r\n"));
+    assert!(has(b"\r\nTo: \"a\\\0b\" <sip:b@h>;tag=t\r\n"));
+}
