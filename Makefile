@@ -48,5 +48,8 @@ web-test: web ## web client's tests
 bench: ## criterion benches and the CPU cost of a forwarded packet
 	$(CARGO) bench -p rostrum-benches
 
+fuzz: ## fuzz every parser for 60 seconds each (ARGS='600 sip_uri': longer, one only)
+	scripts/fuzz $(or $(ARGS),60)
+
 setup: ## install what building and testing need
 	scripts/setup test
