@@ -1,6 +1,6 @@
 //! The control protocol's server: places meetings on workers, checks epochs, hands events to owners.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,9 @@ use crate::worker::{Command, WorkerHandle};
 
 /// Events a slow manager may be behind; then its stream ends, and it asks for the whole state again.
 const MOST_BEHIND: usize = 1024;
+
+/// Ended meetings whose epochs are remembered. Raising it costs about 100 bytes each.
+const MOST_ENDED: usize = 4096;
 
 /// Where a meeting lives, and whose it is.
 #[derive(Debug)]
@@ -45,6 +48,11 @@ pub struct State {
     pub draining: AtomicBool,
     workers: RwLock<Vec<WorkerHandle>>,
     placements: Mutex<HashMap<String, Placement>>,
+    /// Epochs of meetings that ended, oldest first: an owner that was paused may not revive one.
+    ended: Mutex<VecDeque<(String, u64)>>,
+    /// The cluster knows this switch: its lease is alive. Without it no new meeting is taken, as
+    /// the managers have given the switch up; running ones go on.
+    pub registered: AtomicBool,
     subscribers: Mutex<Vec<Subscriber>>,
 }
 
@@ -64,6 +72,8 @@ impl State {
             draining: AtomicBool::new(false),
             workers: RwLock::new(workers),
             placements: Mutex::default(),
+            ended: Mutex::default(),
+            registered: AtomicBool::new(false),
             subscribers: Mutex::default(),
         }
     }
@@ -170,6 +180,13 @@ impl State {
             placement.member.clone_from(&request.member);
             return Ok(placement.worker);
         }
+        let ended = self.ended.lock();
+        if let Some((_, highest)) = ended.iter().find(|(id, _)| *id == request.meeting)
+            && request.epoch < *highest
+        {
+            return Err(stale(*highest));
+        }
+        drop(ended);
         let load = |w: &WorkerHandle| w.gauges.legs.load(Ordering::Relaxed);
         let workers = self.workers.read();
         let worker = (0..workers.len())
@@ -182,6 +199,15 @@ impl State {
         };
         placements.insert(request.meeting.clone(), placement);
         Ok(worker)
+    }
+
+    fn remember_ended(&self, meeting: String, epoch: u64) {
+        let mut ended = self.ended.lock();
+        ended.retain(|(id, _)| *id != meeting);
+        if ended.len() >= MOST_ENDED {
+            ended.pop_front();
+        }
+        ended.push_back((meeting, epoch));
     }
 
     async fn apply(
@@ -203,6 +229,11 @@ impl State {
         if !known && !request.legs.is_empty() && self.draining.load(Ordering::Relaxed) {
             return Err(Status::unavailable(
                 "this switch is draining and takes no new meeting",
+            ));
+        }
+        if !known && !request.legs.is_empty() && !self.registered.load(Ordering::Relaxed) {
+            return Err(Status::unavailable(
+                "this switch has lost its lease and takes no new meeting",
             ));
         }
         if !request.legs.is_empty() && self.legs() >= self.capacity && !known {
@@ -230,7 +261,10 @@ impl State {
             .send(Command::Apply(Box::new(request), reply))
             .map_err(|_| ended())?;
         let result = answer.await.map_err(|_| ended())?;
-        if end {
+        if end && result.is_ok() {
+            self.placements.lock().remove(&meeting);
+            self.remember_ended(meeting, epoch);
+        } else if !known && result.is_err() {
             self.placements.lock().remove(&meeting);
         }
         metrics::holds(self.meetings(), self.legs(), self.ports());

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use cluster::records::{RECORD_VERSION, SwitchRecord, keys};
@@ -23,8 +23,10 @@ struct Registration {
     state: Arc<State>,
     store: Arc<dyn Store>,
     lease: LeaseId,
-    /// (load per mille, draining) last written.
-    written: (u32, bool),
+    /// (load per mille, draining) last written; `None`: the record must be written anew.
+    written: Option<(u32, bool)>,
+    /// When the lease was last known to live.
+    alive: Instant,
 }
 
 /// Registers, and keeps the record until `stop`.
@@ -42,7 +44,8 @@ pub async fn start(
         state,
         store,
         lease,
-        written: (0, false),
+        written: None,
+        alive: Instant::now(),
     };
     registration.put().await?;
     Ok(tokio::spawn(async move {
@@ -86,26 +89,39 @@ impl Registration {
                 ops: vec![put],
             })
             .await?;
-        self.written = (load, draining);
+        self.written = Some((load, draining));
+        self.on_alive();
         Ok(())
+    }
+
+    fn on_alive(&mut self) {
+        self.alive = Instant::now();
+        self.state.registered.store(true, Ordering::Relaxed);
     }
 
     /// Renews the lease; a lost one is granted again. Media does not depend on it.
     async fn renew(&mut self) {
-        let result = match self.store.keep_alive(self.lease).await {
-            Ok(()) if self.now() == self.written => Ok(()),
+        if let Err(e) = self.try_renew().await
+            && self.alive.elapsed() >= TTL
+            && self.state.registered.swap(false, Ordering::Relaxed)
+        {
+            tracing::warn!("no new meetings: this switch's record cannot be renewed: {e}");
+        }
+    }
+
+    async fn try_renew(&mut self) -> Result<(), StoreError> {
+        match self.store.keep_alive(self.lease).await {
+            Ok(()) if self.written == Some(self.now()) => {
+                self.on_alive();
+                Ok(())
+            }
             Ok(()) => self.put().await,
-            Err(StoreError::LeaseExpired) => match self.store.grant(TTL).await {
-                Ok(lease) => {
-                    self.lease = lease;
-                    self.put().await
-                }
-                Err(e) => Err(e),
-            },
+            Err(StoreError::LeaseExpired) => {
+                self.written = None;
+                self.lease = self.store.grant(TTL).await?;
+                self.put().await
+            }
             Err(e) => Err(e),
-        };
-        if let Err(e) = result {
-            tracing::warn!("cannot renew this switch's record: {e}");
         }
     }
 }

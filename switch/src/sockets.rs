@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use switch_core::worker::{PlainPorts, Ports, SocketId};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::Config;
@@ -23,6 +23,9 @@ pub struct Media {
     socket: UdpSocket,
     state: UdpSocketState,
     port: u16,
+    /// Told when the worker has read: only then may the socket be announced again, so that the
+    /// queue of readable sockets never holds one twice.
+    served: Notify,
 }
 
 impl Media {
@@ -47,6 +50,7 @@ impl Media {
             socket,
             state,
             port,
+            served: Notify::new(),
         })
     }
 
@@ -61,10 +65,12 @@ impl Media {
         buffers: &mut [io::IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> io::Result<usize> {
-        self.socket.try_io(Interest::READABLE, || {
+        let result = self.socket.try_io(Interest::READABLE, || {
             self.state
                 .recv(UdpSockRef::from(&self.socket), buffers, meta)
-        })
+        });
+        self.served.notify_one();
+        result
     }
 
     /// Sends one datagram, or several of `segment` bytes each but the last.
@@ -221,9 +227,8 @@ impl Sockets {
         let ready = self.ready.clone();
         let read = Rc::clone(&media);
         let task = tokio::task::spawn_local(async move {
-            // the worker reads until the socket is empty, which re-arms `readable`
             while read.readable().await.is_ok() && ready.send((id, Rc::clone(&read))).is_ok() {
-                tokio::task::yield_now().await;
+                read.served.notified().await;
             }
         });
         self.open.insert(id, Reader { media, task });

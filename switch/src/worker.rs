@@ -10,7 +10,7 @@ use std::time::Instant;
 use quinn_udp::RecvMeta;
 use switch_core::dtls::Identity;
 use switch_core::worker::{ApplyError, SocketId, Worker, WorkerConfig};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::metrics;
@@ -134,7 +134,6 @@ fn run(
             core: RefCell::new(core),
             sockets: RefCell::new(sockets),
             batch: RefCell::new(Batch::new()),
-            timer: Notify::new(),
             gauges,
             events,
         };
@@ -178,8 +177,6 @@ struct Shell {
     core: RefCell<Worker>,
     sockets: RefCell<Sockets>,
     batch: RefCell<Batch>,
-    /// Told when the core's next timeout may have changed.
-    timer: Notify,
     gauges: Arc<Gauges>,
     events: mpsc::UnboundedSender<control::Event>,
 }
@@ -191,7 +188,14 @@ impl Shell {
         mut readable: mpsc::UnboundedReceiver<(SocketId, Rc<Media>)>,
     ) {
         loop {
-            let timeout = self.core.borrow().poll_timeout();
+            // Before the select, not in it: on a busy worker something is always readable.
+            let now = Instant::now();
+            let mut timeout = self.core.borrow().poll_timeout();
+            if timeout.is_some_and(|at| at <= now) {
+                self.core.borrow_mut().handle_timeout(now);
+                self.flush();
+                timeout = self.core.borrow().poll_timeout();
+            }
             let sleep = async {
                 match timeout {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -205,8 +209,7 @@ impl Shell {
                     Some(command) => self.command(command),
                 },
                 Some((id, media)) = readable.recv() => self.receive(id, &media),
-                () = self.timer.notified() => {}
-                () = sleep => self.core.borrow_mut().handle_timeout(Instant::now()),
+                () = sleep => {}
             }
             self.flush();
         }
@@ -237,7 +240,7 @@ impl Shell {
         }
     }
 
-    /// Reads a socket until it is empty, or for one batch of others to have their turn.
+    /// Reads one batch of a socket; others then have their turn.
     fn receive(&self, id: SocketId, media: &Media) {
         let batch = &mut *self.batch.borrow_mut();
         let mut slices: Vec<io::IoSliceMut<'_>> = batch
