@@ -22,8 +22,11 @@ fn messages(c: &mut Criterion) {
             m.defect()
         });
     });
+    group.bench_function("invite parse, read, proxy edits, print", |b| {
+        b.iter(|| proxy(black_box(invite.clone()), &limits, false));
+    });
     group.bench_function("invite parse, check, read, proxy edits, print", |b| {
-        b.iter(|| proxy(black_box(invite.clone()), &limits));
+        b.iter(|| proxy(black_box(invite.clone()), &limits, true));
     });
     group.bench_function("invite parse, 200 printed", |b| {
         b.iter(|| {

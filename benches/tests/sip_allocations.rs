@@ -46,7 +46,7 @@ fn a_proxied_invite_costs_at_most_five_allocations() {
     let received = Bytes::copy_from_slice(INVITE);
     let limits = Limits::default();
     let before = ALLOCATIONS.load(Ordering::Relaxed);
-    let sent = proxy(received, &limits);
+    let sent = proxy(received, &limits, true);
     let count = ALLOCATIONS.load(Ordering::Relaxed) - before;
     println!(
         "{count} allocations for a proxied INVITE of {} bytes",
