@@ -1,0 +1,403 @@
+//! What all meetings of a focus share: transactions, randomness, timers, indices, and the queue of commands.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use cluster::Txn;
+use control::v1 as ctl;
+use sip::dialog::{Dialog, DialogId};
+use sip::transaction::{ClientKey, ServerKey, TransactionLayer};
+use sip::{HeaderName, Hop, Message, Method, StatusCode, Transport, Uri};
+
+use crate::command::Command;
+use crate::config::FocusConfig;
+use crate::ids::{MeetingId, OpId, ParticipantId, SubscriptionId, SwitchId};
+use crate::refusal::Refusal;
+use crate::rng::Rng;
+use crate::switch_choice::SwitchTable;
+use crate::timer_queue::TimerQueue;
+
+/// Above this a request that may go either way goes over TCP (RFC 3261 §18.1.1: 200 bytes below the MTU).
+const UDP_LIMIT: usize = 1_300;
+
+/// Methods this element takes, for Allow.
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, SUBSCRIBE, INFO";
+
+/// Extensions this element has, for Supported.
+pub(crate) const SUPPORTED: &str = "100rel, timer";
+
+/// Bodies an INVITE may have.
+pub(crate) const SDP: &str = "application/sdp";
+
+/// The event package (RFC 4575).
+pub(crate) const EVENT: &str = "conference";
+
+/// Whose dialog it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DialogUser {
+    Participant(ParticipantId),
+    Subscription(SubscriptionId),
+}
+
+/// Why we sent a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Bye(ParticipantId),
+    Reinvite(ParticipantId),
+    Update(ParticipantId),
+    Notify(SubscriptionId),
+    /// Nobody waits for the answer.
+    Farewell,
+}
+
+/// A request of ours that is not answered yet.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientUse {
+    pub(crate) meeting: MeetingId,
+    pub(crate) purpose: Purpose,
+}
+
+/// What an operation of the shell is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum OpUse {
+    Claim(MeetingId),
+    Dialog(MeetingId, ParticipantId),
+    Subscription(MeetingId, SubscriptionId),
+    Release(MeetingId),
+    Apply(MeetingId),
+    Resolve,
+    Ignored,
+}
+
+/// Deadlines of an INVITE dialog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum ParticipantTimer {
+    /// When a 2xx that nobody acknowledged is sent again, or given up (RFC 3261 §13.3.1.4).
+    Accepted,
+    /// When a reliable provisional response is sent again, or given up (RFC 3262 §3).
+    Reliable,
+    /// When the session is to be refreshed, or has expired (RFC 4028 §10).
+    Session,
+    /// When a re-INVITE that met another is tried again (RFC 3261 §14.1).
+    Glare,
+    /// When a deletion that the store refused is tried again.
+    Delete,
+}
+
+impl ParticipantTimer {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Accepted,
+        Self::Reliable,
+        Self::Session,
+        Self::Glare,
+        Self::Delete,
+    ];
+}
+
+/// Deadlines of a subscription.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SubscriptionTimer {
+    /// When it expires unless refreshed.
+    Expiry,
+    /// When the next NOTIFY may go.
+    Throttle,
+    /// When a deletion that the store refused is tried again.
+    Delete,
+}
+
+/// Deadlines of a meeting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum MeetingTimer {
+    /// When a switch that failed is told again.
+    ApplyAgain,
+    /// When the release of the ownership is tried again.
+    ReleaseAgain,
+}
+
+/// Names a deadline.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum TimerKey {
+    Participant(MeetingId, ParticipantId, ParticipantTimer),
+    Subscription(MeetingId, SubscriptionId, SubscriptionTimer),
+    Meeting(MeetingId, MeetingTimer),
+}
+
+#[derive(Debug)]
+struct Unresolved {
+    request: Message,
+    transport: Transport,
+    /// The URI names its transport, so that size does not change it.
+    fixed: bool,
+    /// `None`: an ACK, which has no transaction.
+    purpose: Option<ClientUse>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: FocusConfig,
+    pub(crate) txns: TransactionLayer,
+    pub(crate) rng: Rng,
+    pub(crate) switches: SwitchTable,
+    pub(crate) timers: TimerQueue<TimerKey>,
+    pub(crate) dialogs: BTreeMap<DialogId, (MeetingId, DialogUser)>,
+    pub(crate) clients: BTreeMap<ClientKey, ClientUse>,
+    pub(crate) ops: BTreeMap<OpId, OpUse>,
+    commands: VecDeque<Command>,
+    unresolved: BTreeMap<OpId, Unresolved>,
+    next_op: u64,
+    clock: (Instant, u64),
+}
+
+impl Shared {
+    /// `unix_ms` is the wall-clock time at `now`.
+    pub(crate) fn new(config: FocusConfig, seed: [u8; 32], now: Instant, unix_ms: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        Self {
+            txns: TransactionLayer::new(config.timers, rng.seed()),
+            config,
+            rng,
+            switches: SwitchTable::default(),
+            timers: TimerQueue::new(),
+            dialogs: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            commands: VecDeque::new(),
+            unresolved: BTreeMap::new(),
+            next_op: 0,
+            clock: (now, unix_ms),
+        }
+    }
+
+    /// Wall-clock time, ms since the Unix epoch; follows the monotonic clock, so that it never jumps.
+    pub(crate) fn unix_ms(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.clock.0);
+        self.clock.1 + u64::try_from(since.as_millis()).unwrap_or(u64::MAX / 2)
+    }
+
+    /// The monotonic time of a wall-clock deadline; one that is past is now.
+    pub(crate) fn instant_of(&self, unix_ms: u64, now: Instant) -> Instant {
+        now + Duration::from_millis(unix_ms.saturating_sub(self.unix_ms(now)))
+    }
+
+    // ---- operations of the shell
+
+    fn op(&mut self, purpose: OpUse) -> OpId {
+        self.next_op += 1;
+        let op = OpId(self.next_op);
+        self.ops.insert(op, purpose);
+        op
+    }
+
+    pub(crate) fn claim(&mut self, meeting: MeetingId, record: Bytes) {
+        let op = self.op(OpUse::Claim(meeting.clone()));
+        self.commands.push_back(Command::Claim {
+            op,
+            meeting,
+            record,
+        });
+    }
+
+    pub(crate) fn store(&mut self, purpose: OpUse, txn: Txn) {
+        let op = self.op(purpose);
+        self.commands.push_back(Command::Store { op, txn });
+    }
+
+    pub(crate) fn apply(
+        &mut self,
+        purpose: OpUse,
+        switch: SwitchId,
+        request: ctl::ApplyRequest,
+    ) -> OpId {
+        let op = self.op(purpose);
+        self.commands.push_back(Command::Apply {
+            op,
+            switch,
+            request,
+        });
+        op
+    }
+
+    /// What to do next; bytes for the wire go first, in the order the transactions made them.
+    pub(crate) fn poll_command(&mut self) -> Option<Command> {
+        if let Some(transmit) = self.txns.poll_transmit() {
+            return Some(Command::Transmit(transmit));
+        }
+        self.commands.pop_front()
+    }
+
+    // ---- responses
+
+    /// Answers a request.
+    pub(crate) fn respond(&mut self, now: Instant, key: ServerKey, mut response: Message) {
+        response.set(HeaderName::Server, self.config.server.clone());
+        self.txns.respond(now, key, response);
+    }
+
+    /// Refuses a request outside any dialog.
+    pub(crate) fn refuse(&mut self, now: Instant, key: ServerKey, request: &Message, why: &Refusal) {
+        let tag = self.rng.tag();
+        self.respond(now, key, why.response(request, &tag));
+    }
+
+    /// Refuses a request in a dialog.
+    pub(crate) fn refuse_in(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        dialog: &Dialog,
+        request: &Message,
+        why: &Refusal,
+    ) {
+        let mut response = dialog.response(request, why.status, Some(&why.reason));
+        why.decorate(&mut response);
+        self.respond(now, key, response);
+    }
+
+    /// Answers 200 in a dialog, without a body.
+    pub(crate) fn accept_in(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        dialog: &Dialog,
+        request: &Message,
+    ) {
+        let response = dialog.response(request, StatusCode::of(200), None);
+        self.respond(now, key, response);
+    }
+
+    // ---- requests
+
+    /// Sends a request of a dialog where the dialog says it goes.
+    pub(crate) fn send(
+        &mut self,
+        now: Instant,
+        dialog: &Dialog,
+        mut request: Message,
+        meeting: &MeetingId,
+        purpose: Purpose,
+    ) {
+        request.set(HeaderName::UserAgent, self.config.server.clone());
+        let client = ClientUse {
+            meeting: meeting.clone(),
+            purpose,
+        };
+        self.route(now, dialog.next_hop_uri(), request, Some(client));
+    }
+
+    /// Sends an ACK of a 2xx.
+    pub(crate) fn send_ack(&mut self, now: Instant, dialog: &Dialog, ack: Message) {
+        self.route(now, dialog.next_hop_uri(), ack, None);
+    }
+
+    fn route(
+        &mut self,
+        now: Instant,
+        next_hop: &str,
+        request: Message,
+        purpose: Option<ClientUse>,
+    ) {
+        let Some((uri, transport)) = Uri::parse(next_hop)
+            .ok()
+            .and_then(|u| u.transport().map(|t| (u, t)))
+        else {
+            // Nothing can go there; the transaction's time-out is what the dialog hears.
+            self.fail_unsendable(now, request, purpose);
+            return;
+        };
+        let unresolved = Unresolved {
+            request,
+            transport,
+            fixed: uri.param("transport").is_some() || transport != Transport::Udp,
+            purpose,
+        };
+        if let Some(ip) = uri.ip() {
+            let port = uri.port.unwrap_or_else(|| transport.default_port());
+            self.dispatch(now, unresolved, SocketAddr::new(ip, port));
+        } else {
+            let op = self.op(OpUse::Resolve);
+            self.commands.push_back(Command::Resolve {
+                op,
+                host: uri.host.clone(),
+                port: uri.port,
+            });
+            self.unresolved.insert(op, unresolved);
+        }
+    }
+
+    fn dispatch(&mut self, now: Instant, unresolved: Unresolved, remote: SocketAddr) {
+        let Unresolved {
+            request,
+            mut transport,
+            fixed,
+            purpose,
+        } = unresolved;
+        if !fixed && request.to_bytes().len() > UDP_LIMIT {
+            transport = Transport::Tcp;
+        }
+        let hop = Hop::to(transport, remote);
+        let sent_by = self.config.sent_by.clone();
+        match purpose {
+            Some(client) => {
+                let key = self.txns.send_request(now, request, hop, &sent_by, None);
+                self.clients.insert(key, client);
+            }
+            None => self.txns.send_stateless(request, hop, &sent_by, None),
+        }
+    }
+
+    /// The request goes nowhere: port 9 of the loopback discards it, and the timeout is reported as ever.
+    fn fail_unsendable(&mut self, now: Instant, request: Message, purpose: Option<ClientUse>) {
+        let Some(client) = purpose else {
+            return;
+        };
+        let nowhere = Hop::to(Transport::Tcp, SocketAddr::from(([127, 0, 0, 1], 9)));
+        let sent_by = self.config.sent_by.clone();
+        let key = self.txns.send_request(now, request, nowhere, &sent_by, None);
+        self.txns.handle_transport_error(now, key);
+        self.clients.insert(key, client);
+    }
+
+    /// A name was looked up; empty: it is not known.
+    pub(crate) fn handle_resolved(&mut self, now: Instant, op: OpId, addresses: &[SocketAddr]) {
+        self.ops.remove(&op);
+        let Some(mut unresolved) = self.unresolved.remove(&op) else {
+            return;
+        };
+        match addresses.first() {
+            Some(address) => {
+                let mut address = *address;
+                if address.port() == 0 {
+                    address.set_port(unresolved.transport.default_port());
+                }
+                self.dispatch(now, unresolved, address);
+            }
+            None => {
+                let purpose = unresolved.purpose.take();
+                self.fail_unsendable(now, unresolved.request, purpose);
+            }
+        }
+    }
+
+    /// No deadline of a participant is left.
+    pub(crate) fn forget_participant_timers(&mut self, meeting: &MeetingId, id: &ParticipantId) {
+        for timer in ParticipantTimer::ALL {
+            self.timers
+                .clear(&TimerKey::Participant(meeting.clone(), id.clone(), timer));
+        }
+    }
+}
+
+/// Puts on a response or request what we can do.
+pub(crate) fn advertise(message: &mut Message) {
+    message.set(HeaderName::Allow, ALLOW);
+    message.set(HeaderName::Supported, SUPPORTED);
+    message.set(HeaderName::AllowEvents, EVENT);
+}
+
+/// Whether a method is one of ours.
+pub(crate) fn is_known(method: &Method) -> bool {
+    ALLOW.split(", ").any(|m| m == method.as_str())
+}
