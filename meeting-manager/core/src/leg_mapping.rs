@@ -9,7 +9,6 @@ use sip::offer_answer::{
 };
 
 use crate::ids::{ParticipantId, SourceId};
-use crate::slot_policy::{receives, sends};
 
 /// What a leg is besides its media.
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +152,7 @@ fn media(plan: &MediaPlan) -> Option<ctl::Media> {
         MediaKind::Audio => ctl::MediaKind::Audio,
         MediaKind::Video => ctl::MediaKind::Video,
     };
-    let send = sends(plan.direction);
+    let send = plan.has_slot() && plan.direction.sends();
     Some(ctl::Media {
         index: number(plan.index),
         mid: plan.mid.clone().unwrap_or_default(),
@@ -168,7 +167,7 @@ fn media(plan: &MediaPlan) -> Option<ctl::Media> {
                 uri: uri.clone(),
             })
             .collect(),
-        receive: receives(plan.direction),
+        receive: plan.direction.receives(),
         send,
         slot: send.then(|| ctl::Slot {
             number: number(plan.slot),

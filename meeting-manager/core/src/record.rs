@@ -103,19 +103,10 @@ pub struct ParticipantRecord {
     pub latch: bool,
     /// The peer takes UPDATE.
     pub peer_update: bool,
-    /// Session timer in force.
-    pub timer: Option<TimerRecord>,
+    /// Session timer, with wall-clock deadlines.
+    pub timer: SessionTimer,
     /// Subscriptions that share the dialog.
     pub subscriptions: Vec<SubscriptionState>,
-}
-
-/// Session timer with its deadline in wall-clock time.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TimerRecord {
-    /// As agreed.
-    pub agreed: SessionTimer,
-    /// When the session was last refreshed, ms since the Unix epoch.
-    pub refreshed_at: u64,
 }
 
 /// A subscription without its dialog.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use sip::offer_answer::{Direction, MediaKind, Plan};
+use sip::offer_answer::{MediaKind, Plan};
 
 use crate::ids::SourceId;
 use crate::rng::Rng;
@@ -21,49 +21,29 @@ pub(crate) fn allocate_source(taken: &BTreeSet<SourceId>, rng: &mut Rng) -> Sour
     }
 }
 
-/// Numbers the slots of a plan: every accepted m-line of a kind, in order, has one, held or not, so that a
-/// hold changes no number. A line keeps the slot it had in `previous`. SSRCs that collide with another of
-/// the leg (ours or the peer's, RFC 3550 §8) are drawn anew; an unchanged line never changes its SSRC.
-pub(crate) fn number_slots(plan: &mut Plan, previous: Option<&Plan>, rng: &mut Rng) {
-    for kind in [MediaKind::Audio, MediaKind::Video] {
-        let kept = |index: usize| {
-            previous
-                .and_then(|p| p.media.get(index))
-                .filter(|m| m.kind == Some(kind) && !m.rejected)
-                .map(|m| m.slot)
-        };
-        let mut taken: BTreeSet<usize> = plan
-            .media
-            .iter()
-            .filter(|m| m.kind == Some(kind) && !m.rejected)
-            .filter_map(|m| kept(m.index))
-            .collect();
-        for media in &mut plan.media {
-            if media.kind != Some(kind) || media.rejected {
-                continue;
-            }
-            media.slot = kept(media.index).unwrap_or_else(|| {
-                let free = (0..).find(|n| !taken.contains(n)).unwrap_or_default();
-                taken.insert(free);
-                free
-            });
-        }
-    }
-    resolve_collisions(plan, previous, rng);
-}
-
-fn resolve_collisions(plan: &mut Plan, previous: Option<&Plan>, rng: &mut Rng) {
+/// SSRCs of a plan that collide with another of the leg (ours or the peer's, RFC 3550 §8) or name a source
+/// of the meeting are drawn anew. A stream that is already flowing never changes its SSRC.
+///
+/// Which line has which slot is a matter of offer/answer (`sip::offer_answer`): a line keeps its slot as long
+/// as it is accepted, held or not.
+pub(crate) fn resolve_collisions(
+    plan: &mut Plan,
+    previous: Option<&Plan>,
+    sources: &BTreeSet<SourceId>,
+    rng: &mut Rng,
+) {
     let mut taken: BTreeSet<u32> = plan
         .media
         .iter()
         .flat_map(|m| m.remote_ssrcs.iter().chain(&m.remote_rtx_ssrcs).copied())
+        .chain(sources.iter().map(|s| s.0))
         .collect();
     // Streams that are already flowing keep their SSRC, so they go first.
-    for old in previous.iter().flat_map(|p| &p.media).filter(|m| !m.rejected) {
+    for old in previous.iter().flat_map(|p| p.accepted()) {
         taken.insert(old.ssrc);
         taken.extend(old.rtx_ssrc);
     }
-    for media in plan.media.iter_mut().filter(|m| !m.rejected) {
+    for media in plan.media.iter_mut().filter(|m| m.has_slot()) {
         let old = previous.and_then(|p| p.media.get(media.index));
         if old.is_none_or(|o| o.rejected || o.ssrc != media.ssrc) {
             media.ssrc = fresh(&mut taken, media.ssrc, rng);
@@ -87,16 +67,6 @@ fn fresh(taken: &mut BTreeSet<u32>, wanted: u32, rng: &mut Rng) -> u32 {
     candidate
 }
 
-/// Whether the switch sends on an m-line of that direction (ours).
-pub(crate) fn sends(direction: Direction) -> bool {
-    matches!(direction, Direction::SendRecv | Direction::SendOnly)
-}
-
-/// Whether the switch receives on an m-line of that direction (ours).
-pub(crate) fn receives(direction: Direction) -> bool {
-    matches!(direction, Direction::SendRecv | Direction::RecvOnly)
-}
-
 /// The peer put every accepted audio line on hold: it takes nothing from us (RFC 3264 §8.4).
 pub(crate) fn on_hold(plan: &Plan) -> bool {
     let mut audio = plan
@@ -104,12 +74,12 @@ pub(crate) fn on_hold(plan: &Plan) -> bool {
         .iter()
         .filter(|m| m.kind == Some(MediaKind::Audio) && !m.rejected)
         .peekable();
-    audio.peek().is_some() && audio.all(|m| !sends(m.direction))
+    audio.peek().is_some() && audio.all(|m| !m.direction.sends())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use sip::offer_answer::MediaPlan;
+    use sip::offer_answer::{Direction, MediaPlan};
 
     use super::*;
 
@@ -149,40 +119,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn slots_are_numbered_by_kind_in_order_of_the_lines() {
-        use MediaKind::{Audio, Video};
-        let mut rng = Rng::new([1; 32]);
-        let mut p = plan(vec![line(0, Audio, 1), line(1, Video, 2), line(2, Audio, 3), line(3, Video, 4)]);
-        number_slots(&mut p, None, &mut rng);
-        let slots: Vec<_> = p.media.iter().map(|m| m.slot).collect();
-        assert_eq!(slots, [0, 0, 1, 1]);
-    }
-
-    #[test]
-    fn a_line_keeps_its_slot_when_another_goes_and_comes() {
-        use MediaKind::Audio;
-        let mut rng = Rng::new([1; 32]);
-        let mut first = plan(vec![line(0, Audio, 1), line(1, Audio, 2), line(2, Audio, 3)]);
-        number_slots(&mut first, None, &mut rng);
-        let mut second = first.clone();
-        second.media[0].rejected = true;
-        number_slots(&mut second, Some(&first), &mut rng);
-        assert_eq!((second.media[1].slot, second.media[2].slot), (1, 2));
-        let mut third = second.clone();
-        third.media[0].rejected = false;
-        number_slots(&mut third, Some(&second), &mut rng);
-        assert_eq!(third.media[0].slot, 0);
-    }
-
-    #[test]
     fn colliding_ssrcs_of_a_leg_are_drawn_anew_and_flowing_ones_stay() {
         use MediaKind::Audio;
         let mut rng = Rng::new([1; 32]);
         let mut before = plan(vec![line(0, Audio, 7)]);
-        number_slots(&mut before, None, &mut rng);
+        resolve_collisions(&mut before, None, &BTreeSet::new(), &mut rng);
         let mut after = plan(vec![line(0, Audio, 7), line(1, Audio, 7)]);
         after.media[1].remote_ssrcs = vec![9];
-        number_slots(&mut after, Some(&before), &mut rng);
+        resolve_collisions(&mut after, Some(&before), &BTreeSet::from([SourceId(11)]), &mut rng);
         assert_eq!(after.media[0].ssrc, 7);
         assert!(![0, 7, 9].contains(&after.media[1].ssrc));
     }
