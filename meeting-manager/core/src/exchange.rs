@@ -1,0 +1,386 @@
+//! One offer/answer exchange (RFC 3264) of a dialog, whatever carries it.
+//!
+//! ```text
+//!  offer of the peer: answer made          the switch says where    record is durable
+//!  ─────────────────────────────► Applying ────────────────► Storing ──────────────► answered, over
+//!  offer of ours made ──► Applying ──► Storing ──► (offer sent) AwaitingAnswer
+//!                                                      │ answer: Applying ──► Storing ──► over
+//! ```
+//!
+//! With a reliable provisional response (RFC 3262) the offer or answer goes out before anything is stored:
+//! there is no dialog to go on with until the 200. A failure anywhere leaves the media as they were.
+
+use sip::offer_answer::{self, LocalMedia, OfferKind, Plan, Policy, Unacceptable};
+use sip::sdp::SessionDescription;
+use sip::session_timer::Agreement;
+use sip::transaction::ServerKey;
+use sip::{HeaderName, Message};
+
+use crate::config::EXTENSIONS;
+use crate::leg_mapping::{self, LegFacts};
+use crate::participant::{Cx, Leave, Participant, Phase};
+use crate::refusal::Refusal;
+use crate::shared::SDP;
+use crate::slot_policy;
+use crate::switch_link::LegFailure;
+
+/// Which messages carry our side of an exchange.
+#[derive(Debug)]
+pub(crate) enum Carrier {
+    /// Responses to the peer's INVITE.
+    Invite,
+    /// The 2xx of the peer's UPDATE (RFC 3311).
+    Update {
+        key: ServerKey,
+        request: Message,
+        agreement: Agreement,
+    },
+    /// The 2xx of the peer's PRACK (RFC 3262 §5).
+    Prack { key: ServerKey, request: Message },
+    /// The peer's ACK brought the answer to our offer in the 200: nothing more goes out.
+    AckTaken,
+    /// A re-INVITE of ours.
+    Reinvite,
+}
+
+/// Where an exchange stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The switch is told.
+    Applying,
+    /// The record is written.
+    Storing,
+    /// Our offer is out.
+    AwaitingAnswer,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) carrier: Carrier,
+    pub(crate) stage: Stage,
+    /// Media in force once it is over.
+    pub(crate) target: Plan,
+    pub(crate) local: Option<LocalMedia>,
+    /// We make the offer.
+    pub(crate) our_offer: bool,
+    /// The carrier has a body: `false` for a session refresh.
+    pub(crate) described: bool,
+    /// The leg was changed for it.
+    pub(crate) leg_touched: bool,
+}
+
+/// What a body says.
+pub(crate) enum Body {
+    Nothing,
+    Sdp(Box<SessionDescription>),
+}
+
+/// Reads the session description of a request or response.
+///
+/// # Errors
+/// 415 for what is not SDP, 400 for SDP that does not parse.
+pub(crate) fn body(message: &Message) -> Result<Body, Refusal> {
+    if message.body().is_empty() {
+        return Ok(Body::Nothing);
+    }
+    if let Some(coding) = message.header(HeaderName::ContentEncoding)
+        && !coding.eq_ignore_ascii_case("identity")
+    {
+        return Err(Refusal::new(415, "Bodies are not taken in any encoding")
+            .with(HeaderName::AcceptEncoding, "identity"));
+    }
+    if message.content_type() != SDP {
+        return Err(Refusal::new(415, "Bodies must be application/sdp")
+            .with(HeaderName::Accept, SDP));
+    }
+    match SessionDescription::parse(message.body()) {
+        Ok(sdp) => Ok(Body::Sdp(Box::new(sdp))),
+        Err(e) => Err(Refusal::new(400, format!("Bad session description: {e}"))),
+    }
+}
+
+fn refusal_of(why: Unacceptable, cx: &Cx<'_>) -> Refusal {
+    match why {
+        Unacceptable::Violation(text) => Refusal::new(400, text),
+        other => Refusal::not_acceptable(&other.to_string(), &cx.sh.config.domain),
+    }
+}
+
+impl Participant {
+    pub(crate) fn policy(cx: &Cx<'_>) -> Policy {
+        let config = &cx.sh.config;
+        Policy {
+            audio_codecs: config.audio_codecs.clone(),
+            video_codecs: config.video_codecs.clone(),
+            suites: config.suites.clone(),
+            extensions: EXTENSIONS.iter().map(|e| (*e).to_owned()).collect(),
+            audio_slots: cx.facts.config.audio_slots,
+            video_slots: cx.facts.config.video_slots,
+            require_srtp: config.require_srtp,
+        }
+    }
+
+    /// Our answer to an offer.
+    ///
+    /// # Errors
+    /// 488 or 400.
+    pub(crate) fn answer_to(
+        &self,
+        cx: &mut Cx<'_>,
+        offer: &SessionDescription,
+    ) -> Result<Plan, Refusal> {
+        let policy = Self::policy(cx);
+        let mut plan = offer_answer::answer(offer, &policy, self.plan.as_ref(), &mut cx.sh.rng)
+            .map_err(|e| refusal_of(e, cx))?;
+        slot_policy::resolve_collisions(
+            &mut plan,
+            self.plan.as_ref(),
+            &cx.facts.sources,
+            &mut cx.sh.rng,
+        );
+        Ok(plan)
+    }
+
+    /// Our offer: of the media in force, or a first one.
+    pub(crate) fn make_offer(&self, cx: &mut Cx<'_>, kind: OfferKind) -> Plan {
+        let policy = Self::policy(cx);
+        let mut plan = offer_answer::offer(kind, &policy, self.plan.as_ref(), &mut cx.sh.rng);
+        slot_policy::resolve_collisions(
+            &mut plan,
+            self.plan.as_ref(),
+            &cx.facts.sources,
+            &mut cx.sh.rng,
+        );
+        plan
+    }
+
+    fn leg_of(&self, plan: &Plan) -> control::Leg {
+        let facts = LegFacts {
+            id: &self.id,
+            source: self.source,
+            latch: self.latch,
+        };
+        leg_mapping::leg(plan, facts)
+    }
+
+    /// Tells the switch the leg in force (again).
+    pub(crate) fn want_leg(&mut self, cx: &mut Cx<'_>) {
+        if let Some(plan) = &self.plan {
+            let leg = self.leg_of(plan);
+            self.leg_change = cx.link.want(&self.id, leg);
+        }
+    }
+
+    /// Begins an exchange with its target known.
+    pub(crate) fn begin(
+        &mut self,
+        cx: &mut Cx<'_>,
+        carrier: Carrier,
+        target: Plan,
+        our_offer: bool,
+        described: bool,
+    ) {
+        self.exchange = Some(Exchange {
+            carrier,
+            stage: Stage::Applying,
+            target,
+            local: None,
+            our_offer,
+            described,
+            leg_touched: false,
+        });
+        self.apply(cx);
+    }
+
+    /// Tells the switch the target, where that changes anything for it.
+    fn apply(&mut self, cx: &mut Cx<'_>) {
+        let Some(exchange) = &self.exchange else {
+            return;
+        };
+        let leg = self.leg_of(&exchange.target);
+        let unchanged = self.plan.as_ref().is_some_and(|p| self.leg_of(p) == leg);
+        let touched = exchange.leg_touched;
+        let in_force = self.local.clone();
+        if unchanged && !touched && in_force.is_some() && self.moved.is_none() {
+            self.on_media_ready(cx, in_force);
+            return;
+        }
+        let change = cx.link.want(&self.id, leg);
+        self.leg_change = change;
+        if let Some(exchange) = &mut self.exchange {
+            exchange.leg_touched = true;
+            exchange.stage = Stage::Applying;
+        }
+    }
+
+    /// The switch has made a leg, or not.
+    pub(crate) fn on_leg_outcome(
+        &mut self,
+        cx: &mut Cx<'_>,
+        change: u64,
+        result: Result<(control::Leg, control::LegState), LegFailure>,
+    ) {
+        if change != self.leg_change || matches!(self.phase, Phase::Leaving | Phase::Gone) {
+            return;
+        }
+        let waits = self
+            .exchange
+            .as_ref()
+            .is_some_and(|e| e.stage == Stage::Applying);
+        let local = result.map(|(leg, state)| {
+            let fingerprints = cx
+                .link
+                .switch()
+                .and_then(|id| cx.sh.switches.get(id))
+                .map(|info| info.fingerprints.clone())
+                .unwrap_or_default();
+            leg_mapping::local_media(&leg, &state, &fingerprints)
+        });
+        match (waits, local) {
+            (true, Ok(Some(local))) => self.on_media_ready(cx, Some(local)),
+            (true, Ok(None)) => {
+                self.fail(cx, &Refusal::new(500, "The switch names no usable address"));
+            }
+            (true, Err(failure)) => self.fail(cx, &leg_refusal(&failure)),
+            (false, Ok(Some(local))) => self.on_moved(cx, local),
+            (false, Ok(None) | Err(LegFailure::Refused(_))) => {
+                self.leave(cx, &Leave::Ended("The media server could not carry on"));
+            }
+            // Told again when the switch answers again.
+            (false, Err(LegFailure::NoSwitch)) => {}
+        }
+    }
+
+    /// The switch carries the target.
+    fn on_media_ready(&mut self, cx: &mut Cx<'_>, local: Option<LocalMedia>) {
+        let Some(exchange) = &mut self.exchange else {
+            return;
+        };
+        exchange.local = local;
+        let reliably = self
+            .incoming
+            .as_ref()
+            .is_some_and(|i| i.initial && i.reliable && !i.described);
+        match exchange.carrier {
+            Carrier::Invite if reliably => self.send_progress(cx),
+            Carrier::Prack { .. } => self.answer_prack(cx),
+            _ => {
+                exchange.stage = Stage::Storing;
+                self.write_step(cx);
+            }
+        }
+    }
+
+    /// The peer's answer to our offer came in `carrier`.
+    pub(crate) fn on_answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        carrier: Carrier,
+        answer: &SessionDescription,
+    ) -> Result<(), Refusal> {
+        let policy = Self::policy(cx);
+        let Some(exchange) = &mut self.exchange else {
+            return Ok(());
+        };
+        let plan = offer_answer::accept_answer(&exchange.target, answer, &policy)
+            .map_err(|e| refusal_of(e, cx))?;
+        let same_leg = {
+            let facts = LegFacts {
+                id: &self.id,
+                source: self.source,
+                latch: self.latch,
+            };
+            leg_mapping::leg(&plan, facts) == leg_mapping::leg(&exchange.target, facts)
+        };
+        exchange.carrier = carrier;
+        exchange.our_offer = false;
+        exchange.target = plan;
+        if same_leg {
+            let local = exchange.local.clone();
+            self.on_media_ready(cx, local);
+            return Ok(());
+        }
+        exchange.leg_touched = true;
+        self.apply(cx);
+        Ok(())
+    }
+
+    /// Our side of the exchange as text.
+    pub(crate) fn description(&self, is_offer: bool) -> Option<String> {
+        let exchange = self.exchange.as_ref()?;
+        let local = exchange.local.as_ref()?;
+        Some(offer_answer::describe(&exchange.target, local, is_offer).to_string())
+    }
+
+    /// What the exchange agreed on is in force.
+    pub(crate) fn conclude(&mut self, cx: &mut Cx<'_>) {
+        if let Some(exchange) = self.exchange.take() {
+            if self.moved.is_some() && self.moved == exchange.local {
+                self.moved = None;
+            }
+            self.plan = Some(exchange.target);
+            self.local = exchange.local;
+        }
+        if self.phase == Phase::Joined {
+            cx.roster.on_changed(self.entry());
+        }
+        self.on_idle(cx);
+    }
+
+    /// The exchange cannot be: whoever waits is told, and the media stay as they were.
+    pub(crate) fn fail(&mut self, cx: &mut Cx<'_>, why: &Refusal) {
+        let Some(exchange) = self.exchange.take() else {
+            return;
+        };
+        match &exchange.carrier {
+            Carrier::Invite => {
+                self.refuse_incoming(cx, why);
+            }
+            Carrier::Update { key, request, .. } => {
+                cx.sh.refuse_in(cx.now, *key, &self.dialog, request, why);
+            }
+            Carrier::Prack { key, request } => {
+                cx.sh.refuse_in(cx.now, *key, &self.dialog, request, why);
+                if self.plan.is_none() {
+                    self.refuse_incoming(cx, why);
+                } else {
+                    self.roll_back(cx, &exchange);
+                    self.write_step(cx);
+                }
+                return;
+            }
+            Carrier::AckTaken => {
+                self.leave(cx, &Leave::Ended("The media could not be set up"));
+                return;
+            }
+            Carrier::Reinvite => {
+                self.acknowledge_reinvite(cx);
+                self.leave(cx, &Leave::Ended("The media could not be changed"));
+                return;
+            }
+        }
+        if self.phase == Phase::Joined {
+            self.roll_back(cx, &exchange);
+            self.write_upkeep(cx);
+            self.on_idle(cx);
+        }
+    }
+
+    /// The leg goes back to the media in force, where it was touched.
+    pub(crate) fn roll_back(&mut self, cx: &mut Cx<'_>, exchange: &Exchange) {
+        if exchange.leg_touched {
+            self.want_leg(cx);
+        }
+    }
+}
+
+fn leg_refusal(failure: &LegFailure) -> Refusal {
+    const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+    match failure {
+        LegFailure::NoSwitch => Refusal::unavailable("No media server answers", RETRY),
+        LegFailure::Refused(text) => {
+            Refusal::unavailable(&format!("The media server cannot take the call: {text}"), RETRY)
+        }
+    }
+}

@@ -1,0 +1,793 @@
+//! The INVITE usage of a dialog (RFC 3261 §13-15, RFC 3262, RFC 3311, RFC 4028): the peer's requests, and ours.
+//!
+//! ```text
+//!              INVITE: exchange      200 (record durable)       ACK
+//!   ─────────► Proceeding ────────────────► Accepted ─────────────────► Idle
+//!                │    ▲ PRACK                  │ 64*T1: BYE              │ ▲
+//!   183 reliable └────┘                                                 │ │ 200/ACK, or failed: as before
+//!                          re-INVITE, UPDATE of the peer, or ours       ▼ │
+//!                                                                    Modifying
+//! ```
+//!
+//! At most one exchange is under way. A request that meets one of the peer's own is answered 500 with
+//! Retry-After, one that meets ours 491 (§14.2, RFC 3311 §5.2).
+
+use std::time::Duration;
+
+use sip::accepted::{self, Accepted};
+use sip::offer_answer::{LocalMedia, OfferKind, Plan};
+use sip::reliable::{self, Prack, Reliable};
+use sip::session_timer::{self, Agreement};
+use sip::transaction::ServerKey;
+use sip::{HeaderName, Message, Method, StatusCode};
+
+use crate::exchange::{Body, Carrier, Stage, body};
+use crate::participant::{Cx, Leave, Participant, Phase};
+use crate::refusal::Refusal;
+use crate::roster;
+use crate::shared::{ParticipantTimer, Purpose, SDP, advertise};
+
+/// Retry of a refresh that found the dialog busy.
+const REFRESH_RETRY: Duration = Duration::from_secs(5);
+
+/// The peer's INVITE that has no final response yet.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) key: ServerKey,
+    pub(crate) request: Message,
+    /// It makes the dialog.
+    pub(crate) initial: bool,
+    /// The peer insists on reliable provisional responses.
+    pub(crate) reliable: bool,
+    /// Our SDP has gone out in one.
+    pub(crate) described: bool,
+    /// What the session timer will be.
+    pub(crate) agreement: Agreement,
+}
+
+/// Our request without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ours {
+    Reinvite { cseq: u32, refresh: bool },
+    Update,
+}
+
+/// How a request of ours ended.
+pub(crate) enum Answer<'a> {
+    Response(&'a Message, StatusCode),
+    /// No answer, or nowhere to send it.
+    None,
+}
+
+/// What the session timers say to a request.
+pub(crate) fn agree(timer: &session_timer::SessionTimer, request: &Message) -> Result<Agreement, Refusal> {
+    timer.agree(request).map_err(|why| match why {
+        session_timer::Refusal::TooSmall(min) => Refusal::new(422, "Session Interval Too Small")
+            .with(HeaderName::MinSe, min.to_string()),
+        session_timer::Refusal::Malformed(e) => Refusal::new(400, e.to_string()),
+    })
+}
+
+impl Participant {
+    // ---- INVITE
+
+    /// The INVITE that makes the dialog.
+    ///
+    /// # Errors
+    /// How it is refused; nothing was allocated then.
+    pub(crate) fn on_initial_invite(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: ServerKey,
+        request: Message,
+        kind: OfferKind,
+    ) -> Result<(), Refusal> {
+        self.peer_update = request.has_token(HeaderName::Allow, "UPDATE");
+        self.on_invite(cx, key, request, true, kind)
+    }
+
+    fn on_invite(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: ServerKey,
+        request: Message,
+        initial: bool,
+        kind: OfferKind,
+    ) -> Result<(), Refusal> {
+        let agreement = agree(&self.timer, &request)?;
+        let (target, our_offer) = match body(&request)? {
+            Body::Sdp(offer) => (self.answer_to(cx, &offer)?, false),
+            Body::Nothing => (self.make_offer(cx, kind), true),
+        };
+        let reliable = initial && Reliable::is_required(&request);
+        self.incoming = Some(Incoming {
+            key,
+            request,
+            initial,
+            reliable,
+            described: false,
+            agreement,
+        });
+        self.begin(cx, Carrier::Invite, target, our_offer, true);
+        Ok(())
+    }
+
+    /// A re-INVITE (§14.2).
+    fn on_reinvite(&mut self, cx: &mut Cx<'_>, key: ServerKey, request: Message) {
+        let refusal = if self.incoming.is_some() {
+            Some(Refusal::overlapping(&mut cx.sh.rng))
+        } else if matches!(self.ours, Some(Ours::Reinvite { .. })) {
+            Some(Refusal::glare())
+        } else {
+            self.busy(cx)
+        };
+        if let Some(why) = refusal {
+            cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
+            return;
+        }
+        self.note_allow(&request);
+        // Who sends this has our 2xx, even if the ACK was lost.
+        self.stop_repeating(cx);
+        let kind = OfferKind::Phone { video: false };
+        if let Err(why) = self.on_invite(cx, key, request.clone(), false, kind) {
+            cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
+        }
+    }
+
+    /// How a new offer is refused while an exchange is under way (RFC 3261 §14.2, RFC 3311 §5.2).
+    fn busy(&self, cx: &mut Cx<'_>) -> Option<Refusal> {
+        let exchange = self.exchange.as_ref()?;
+        if exchange.our_offer || matches!(exchange.carrier, Carrier::Reinvite) {
+            Some(Refusal::glare())
+        } else {
+            Some(Refusal::overlapping(&mut cx.sh.rng))
+        }
+    }
+
+    fn note_allow(&mut self, request: &Message) {
+        if request.header(HeaderName::Allow).is_some() {
+            self.peer_update = request.has_token(HeaderName::Allow, "UPDATE");
+        }
+    }
+
+    /// Refuses the pending INVITE; one that would have made the dialog takes everything with it.
+    pub(crate) fn refuse_incoming(&mut self, cx: &mut Cx<'_>, why: &Refusal) {
+        let Some(incoming) = self.incoming.take() else {
+            return;
+        };
+        cx.sh
+            .refuse_in(cx.now, incoming.key, &self.dialog, &incoming.request, why);
+        if incoming.initial {
+            self.leave(cx, &Leave::Refused);
+        }
+    }
+
+    /// CANCEL: 487 (§9.2); a re-INVITE leaves the dialog as it was.
+    pub(crate) fn on_cancel(&mut self, cx: &mut Cx<'_>, key: ServerKey) {
+        if self.incoming.as_ref().is_none_or(|i| i.key != key) {
+            return;
+        }
+        let why = Refusal::new(487, "Request Terminated");
+        if self.exchange.is_some() {
+            self.fail(cx, &why);
+        }
+        // Between PRACK and 200 there is no exchange.
+        self.refuse_incoming(cx, &why);
+    }
+
+    /// The first provisional response with our SDP, reliably (RFC 3262 §3).
+    pub(crate) fn send_progress(&mut self, cx: &mut Cx<'_>) {
+        let our_offer = self.exchange.as_ref().is_some_and(|e| e.our_offer);
+        let sdp = self.description(our_offer);
+        let Some(incoming) = &mut self.incoming else {
+            return;
+        };
+        let mut response =
+            self.dialog
+                .response(&incoming.request, StatusCode::of(183), None);
+        advertise(&mut response);
+        if let Some(sdp) = sdp {
+            response.set_body(SDP, sdp.into_bytes());
+        }
+        let cseq = incoming.request.cseq().map(|c| c.number).unwrap_or(0);
+        #[allow(clippy::cast_possible_truncation, reason = "any 32 bits of the 64 will do")]
+        let first = cx.sh.rng.bits() as u32;
+        let mut reliable = Reliable::new(cseq, first, cx.sh.config.timers);
+        if let Ok(Some(response)) = reliable.send(cx.now, response) {
+            cx.sh.respond(cx.now, incoming.key, response);
+        }
+        incoming.described = true;
+        self.reliable = Some(reliable);
+        self.arm_reliable(cx);
+        if our_offer {
+            if let Some(exchange) = &mut self.exchange {
+                exchange.stage = Stage::AwaitingAnswer;
+            }
+        } else {
+            self.conclude(cx);
+        }
+    }
+
+    /// A PRACK (RFC 3262 §3, §5).
+    fn on_prack(&mut self, cx: &mut Cx<'_>, key: ServerKey, request: Message) {
+        let matched = self
+            .reliable
+            .as_mut()
+            .map(|r| r.on_prack(cx.now, &request));
+        let Some(Prack::Matched(next)) = matched else {
+            let why = Refusal::new(481, "This PRACK acknowledges nothing");
+            cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
+            return;
+        };
+        self.arm_reliable(cx);
+        if let (Some(next), Some(incoming)) = (next, &self.incoming) {
+            cx.sh.respond(cx.now, incoming.key, next);
+        }
+        let answer_due = self
+            .exchange
+            .as_ref()
+            .is_some_and(|e| e.stage == Stage::AwaitingAnswer);
+        let outcome = match (body(&request), answer_due) {
+            (Ok(Body::Sdp(answer)), true) => {
+                let carrier = Carrier::Prack {
+                    key,
+                    request: request.clone(),
+                };
+                self.on_answer(cx, carrier, &answer)
+            }
+            (Ok(Body::Sdp(offer)), false) => self.answer_to(cx, &offer).map(|target| {
+                let request = request.clone();
+                self.begin(cx, Carrier::Prack { key, request }, target, false, true);
+            }),
+            (Ok(Body::Nothing), true) => Err(Refusal::new(400, "The PRACK lacks the answer to our offer")),
+            (Ok(Body::Nothing), false) => {
+                cx.sh.accept_in(cx.now, key, &self.dialog, &request);
+                self.accept_incoming(cx);
+                Ok(())
+            }
+            (Err(why), _) => Err(why),
+        };
+        if let Err(why) = outcome {
+            cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
+            if answer_due {
+                self.exchange = None;
+                self.refuse_incoming(cx, &why);
+            } else {
+                self.accept_incoming(cx);
+            }
+        }
+    }
+
+    /// The media that a PRACK asked for are there.
+    pub(crate) fn answer_prack(&mut self, cx: &mut Cx<'_>) {
+        // An offer in the PRACK is answered in its 2xx; where the PRACK brought an answer nothing is due.
+        let sdp = self
+            .plan
+            .is_some()
+            .then(|| self.description(false))
+            .flatten();
+        if let Some(exchange) = &self.exchange
+            && let Carrier::Prack { key, request } = &exchange.carrier
+        {
+            let mut response = self.dialog.response(request, StatusCode::of(200), None);
+            if let Some(sdp) = sdp {
+                response.set_body(SDP, sdp.into_bytes());
+            }
+            cx.sh.respond(cx.now, *key, response);
+        }
+        self.conclude(cx);
+        self.accept_incoming(cx);
+    }
+
+    /// Nothing is left to agree on before the 200 of a pending INVITE: its record is written.
+    fn accept_incoming(&mut self, cx: &mut Cx<'_>) {
+        if self.incoming.is_some() && self.exchange.is_none() {
+            self.write_step(cx);
+        }
+    }
+
+    // ---- the record is durable, or not
+
+    /// What waited for the record goes out.
+    pub(crate) fn on_step_stored(&mut self, cx: &mut Cx<'_>) {
+        let Some(exchange) = &self.exchange else {
+            self.send_accept(cx);
+            return;
+        };
+        if exchange.stage != Stage::Storing {
+            return;
+        }
+        match &exchange.carrier {
+            Carrier::Invite => self.send_accept(cx),
+            Carrier::Update { .. } => self.answer_update(cx),
+            Carrier::Reinvite => {
+                self.acknowledge_reinvite(cx);
+                self.conclude(cx);
+                self.arm_session(cx);
+            }
+            Carrier::AckTaken | Carrier::Prack { .. } => self.conclude(cx),
+        }
+    }
+
+    /// The store did not take the record.
+    pub(crate) fn on_step_failed(&mut self, cx: &mut Cx<'_>) {
+        let why = Refusal::unavailable("The call could not be recorded", Duration::from_secs(5));
+        if self.exchange.is_some() {
+            self.fail(cx, &why);
+        } else {
+            self.refuse_incoming(cx, &why);
+        }
+    }
+
+    /// The 200 to the pending INVITE.
+    fn send_accept(&mut self, cx: &mut Cx<'_>) {
+        let our_offer = self.exchange.as_ref().is_some_and(|e| e.our_offer);
+        let sdp = self.description(our_offer);
+        let Some(incoming) = self.incoming.take() else {
+            return;
+        };
+        let mut response =
+            self.dialog
+                .response(&incoming.request, StatusCode::of(200), None);
+        advertise(&mut response);
+        response.set(HeaderName::Accept, SDP);
+        incoming.agreement.stamp(&mut response);
+        if let Some(sdp) = sdp.filter(|_| !incoming.described) {
+            response.set_body(SDP, sdp.into_bytes());
+        }
+        if let Some(reliable) = &mut self.reliable {
+            reliable.on_final_response();
+        }
+        self.reliable = None;
+        self.arm_reliable(cx);
+        self.timer.on_agreed(cx.unix(), &incoming.agreement);
+        cx.sh.respond(cx.now, incoming.key, response.clone());
+        self.accepted_key = Some(incoming.key);
+        self.accepted = Some(Accepted::new(cx.now, response, &cx.sh.config.timers));
+        self.arm_accepted(cx);
+        self.arm_session(cx);
+        if self.phase == Phase::Joining {
+            self.phase = Phase::Joined;
+            self.dialog.state = sip::dialog::DialogState::Confirmed;
+            cx.roster.on_joined(self.entry());
+        }
+        if our_offer {
+            if let Some(exchange) = &mut self.exchange {
+                exchange.stage = Stage::AwaitingAnswer;
+            }
+        } else {
+            self.conclude(cx);
+        }
+    }
+
+    /// The ACK of our 2xx.
+    pub(crate) fn on_ack(&mut self, cx: &mut Cx<'_>, ack: &Message) {
+        if !self.accepted.as_mut().is_some_and(|a| a.on_ack(ack)) {
+            return;
+        }
+        self.stop_repeating(cx);
+        if let Some(text) = self.bye_waits {
+            self.send_bye(cx, text);
+            return;
+        }
+        let answer_due = self
+            .exchange
+            .as_ref()
+            .is_some_and(|e| e.stage == Stage::AwaitingAnswer && matches!(e.carrier, Carrier::Invite));
+        if !answer_due {
+            self.on_idle(cx);
+            return;
+        }
+        let outcome = match body(ack) {
+            Ok(Body::Sdp(answer)) => self.on_answer(cx, Carrier::AckTaken, &answer).is_ok(),
+            _ => false,
+        };
+        if !outcome {
+            self.leave(cx, &Leave::Ended("The ACK brought no usable answer"));
+        }
+    }
+
+    // ---- UPDATE
+
+    /// UPDATE with an offer, or as a refresh (RFC 3311 §5.2, RFC 4028 §9).
+    fn on_update(&mut self, cx: &mut Cx<'_>, key: ServerKey, request: Message) {
+        self.note_allow(&request);
+        let outcome = match body(&request) {
+            Err(why) => Err(why),
+            Ok(what) => match self.busy(cx) {
+                Some(why) => Err(why),
+                None => agree(&self.timer, &request).and_then(|agreement| {
+                    let (target, described) = match what {
+                        Body::Sdp(offer) => (self.answer_to(cx, &offer)?, true),
+                        Body::Nothing => (
+                            self.plan
+                                .clone()
+                                .ok_or_else(|| Refusal::overlapping(&mut cx.sh.rng))?,
+                            false,
+                        ),
+                    };
+                    let carrier = Carrier::Update {
+                        key,
+                        request: request.clone(),
+                        agreement,
+                    };
+                    Ok((carrier, target, described))
+                }),
+            },
+        };
+        match outcome {
+            Ok((carrier, target, described)) => self.begin(cx, carrier, target, false, described),
+            Err(why) => cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why),
+        }
+    }
+
+    fn answer_update(&mut self, cx: &mut Cx<'_>) {
+        let sdp = self.description(false);
+        if let Some(exchange) = &self.exchange
+            && let Carrier::Update {
+                key,
+                request,
+                agreement,
+            } = &exchange.carrier
+        {
+            let mut response = self.dialog.response(request, StatusCode::of(200), None);
+            advertise(&mut response);
+            agreement.stamp(&mut response);
+            if let Some(sdp) = sdp.filter(|_| exchange.described) {
+                response.set_body(SDP, sdp.into_bytes());
+            }
+            cx.sh.respond(cx.now, *key, response);
+            // Before the 200 of the INVITE there is no session to time.
+            if self.phase == Phase::Joined {
+                self.timer.on_agreed(cx.unix(), agreement);
+            }
+        }
+        self.arm_session(cx);
+        self.conclude(cx);
+    }
+
+    // ---- requests in the dialog
+
+    /// A request in the dialog, of a method of ours; SUBSCRIBE goes elsewhere.
+    pub(crate) fn on_request(&mut self, cx: &mut Cx<'_>, key: ServerKey, request: Message) {
+        let bye = *request.method() == Method::Bye;
+        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
+            if bye {
+                cx.sh.accept_in(cx.now, key, &self.dialog, &request);
+                self.on_bye_done(cx);
+            } else {
+                let why = Refusal::new(481, "This call is over");
+                cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
+            }
+            return;
+        }
+        if let Err(reject) = self.dialog.accept(&request) {
+            let why = Refusal::new(reject.status.get(), reject.reason);
+            cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
+            return;
+        }
+        match request.method() {
+            Method::Invite => self.on_reinvite(cx, key, request),
+            Method::Update => self.on_update(cx, key, request),
+            Method::Prack => self.on_prack(cx, key, request),
+            Method::Bye => {
+                cx.sh.accept_in(cx.now, key, &self.dialog, &request);
+                self.leave(cx, &Leave::ByPeer);
+            }
+            // INFO (RFC 6086): taken, whatever it carries; digits come as RFC 4733 events.
+            _ => cx.sh.accept_in(cx.now, key, &self.dialog, &request),
+        }
+    }
+
+    // ---- our re-INVITE and UPDATE
+
+    /// The switch has the leg at other addresses than the peer was told.
+    pub(crate) fn on_moved(&mut self, cx: &mut Cx<'_>, local: LocalMedia) {
+        if self.local.as_ref() == Some(&local) {
+            self.moved = None;
+            return;
+        }
+        self.moved = Some(local);
+        self.on_idle(cx);
+    }
+
+    /// Nothing is under way: what waited for that begins.
+    pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>) {
+        if !self.is_idle() || self.phase != Phase::Joined {
+            return;
+        }
+        let (Some(local), Some(plan)) = (self.moved.clone(), self.plan.clone()) else {
+            return;
+        };
+        let mut target = self.make_offer(cx, OfferKind::Phone { video: false });
+        // What is printed differs from what was last (RFC 3264 §8), by the addresses at least.
+        target.session_version = plan.session_version + 1;
+        self.send_reinvite(cx, target, local, false);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.exchange.is_none()
+            && self.incoming.is_none()
+            && self.ours.is_none()
+            && self.accepted.is_none()
+    }
+
+    fn send_reinvite(&mut self, cx: &mut Cx<'_>, target: Plan, local: LocalMedia, refresh: bool) {
+        self.exchange = Some(crate::exchange::Exchange {
+            carrier: Carrier::Reinvite,
+            stage: Stage::AwaitingAnswer,
+            target,
+            local: Some(local),
+            our_offer: true,
+            described: true,
+            leg_touched: false,
+        });
+        let mut request = self.dialog.request(Method::Invite);
+        advertise(&mut request);
+        // Without 100rel: provisional responses to a re-INVITE tell us nothing.
+        request.set(HeaderName::Supported, "timer");
+        self.timer.stamp(&mut request);
+        if let Some(sdp) = self.description(true) {
+            request.set_body(SDP, sdp.into_bytes());
+        }
+        let cseq = request.cseq().map(|c| c.number).unwrap_or(0);
+        self.ours = Some(Ours::Reinvite { cseq, refresh });
+        let purpose = Purpose::Reinvite(self.id.clone());
+        cx.sh
+            .send(cx.now, &self.dialog, request, &cx.facts.id, purpose);
+        self.on_cseq_used(cx);
+    }
+
+    /// Our re-INVITE was answered.
+    pub(crate) fn on_reinvite_answered(&mut self, cx: &mut Cx<'_>, answer: &Answer<'_>) {
+        if let Answer::Response(response, status) = answer
+            && status.is_success()
+        {
+            self.on_reinvite_accepted(cx, response);
+            return;
+        }
+        let Some(Ours::Reinvite { refresh, .. }) = self.ours.take() else {
+            return;
+        };
+        let exchange = self.exchange.take_if(|e| matches!(e.carrier, Carrier::Reinvite));
+        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
+            return;
+        }
+        match answer {
+            Answer::Response(response, status) if status.get() == 422 => {
+                if self.timer.on_interval_too_small(response) && let Some(old) = exchange && let Some(local) = old.local {
+                    self.send_reinvite(cx, old.target, local, refresh);
+                    return;
+                }
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+                self.arm_session(cx);
+            }
+            Answer::Response(_, status) if status.get() == 491 => {
+                // The Call-ID is the peer's: 0 to 2 s in steps of 10 ms (§14.1).
+                let wait = Duration::from_millis(10 * cx.sh.rng.below(201));
+                let key = self.timer_key(cx, ParticipantTimer::Glare);
+                cx.sh.timers.set(key, cx.now + wait);
+                if refresh {
+                    self.timer.on_refresh_failed(cx.unix(), wait);
+                    self.arm_session(cx);
+                }
+            }
+            Answer::Response(_, status) if status.get() == 481 => self.leave(cx, &Leave::Lost),
+            Answer::None => self.leave(cx, &Leave::Ended("No answer to a re-INVITE")),
+            Answer::Response(_, status) if status.get() == 408 => {
+                self.leave(cx, &Leave::Ended("No answer to a re-INVITE"));
+            }
+            Answer::Response(..) if self.moved.is_some() => {
+                self.leave(cx, &Leave::Ended("The new media path was refused"));
+            }
+            Answer::Response(..) => {
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+                self.arm_session(cx);
+            }
+        }
+    }
+
+    fn on_reinvite_accepted(&mut self, cx: &mut Cx<'_>, response: &Message) {
+        let cseq = response.cseq().map(|c| c.number).unwrap_or(0);
+        if self.acked == Some(cseq) {
+            // A repeated 2xx: the ACK was lost (§13.2.2.4).
+            let ack = self.dialog.ack(cseq);
+            cx.sh.send_ack(cx.now, &self.dialog, ack);
+            return;
+        }
+        if self.ours.is_none_or(|o| !matches!(o, Ours::Reinvite { cseq: c, .. } if c == cseq)) {
+            return;
+        }
+        self.dialog.accept_response(response);
+        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
+            self.acknowledge_reinvite(cx);
+            return;
+        }
+        self.timer.on_success(cx.unix(), response);
+        let outcome = match body(response) {
+            Ok(Body::Sdp(answer)) => self.on_answer(cx, Carrier::Reinvite, &answer).is_ok(),
+            _ => false,
+        };
+        if !outcome {
+            self.acknowledge_reinvite(cx);
+            self.leave(cx, &Leave::Ended("The answer to a re-INVITE was unusable"));
+        }
+    }
+
+    /// ACKs the 2xx of our re-INVITE, once the record is durable.
+    pub(crate) fn acknowledge_reinvite(&mut self, cx: &mut Cx<'_>) {
+        if let Some(Ours::Reinvite { cseq, .. }) = self.ours.take() {
+            self.acked = Some(cseq);
+            let ack = self.dialog.ack(cseq);
+            cx.sh.send_ack(cx.now, &self.dialog, ack);
+        }
+    }
+
+    /// Our UPDATE was answered (RFC 4028 §7.2, §10).
+    pub(crate) fn on_update_answered(&mut self, cx: &mut Cx<'_>, answer: &Answer<'_>) {
+        if self.ours.take_if(|o| *o == Ours::Update).is_none() || self.phase != Phase::Joined {
+            return;
+        }
+        match answer {
+            Answer::Response(response, status) if status.is_success() => {
+                self.dialog.accept_response(response);
+                self.timer.on_success(cx.unix(), response);
+                self.write_upkeep(cx);
+            }
+            Answer::Response(response, status) if status.get() == 422 => {
+                if self.timer.on_interval_too_small(response) {
+                    self.send_refresh(cx);
+                    return;
+                }
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+            }
+            Answer::Response(_, status) if matches!(status.get(), 405 | 501) => {
+                self.peer_update = false;
+                self.timer.on_refresh_failed(cx.unix(), Duration::ZERO);
+            }
+            Answer::Response(_, status) if status.get() == 481 => {
+                self.leave(cx, &Leave::Lost);
+                return;
+            }
+            Answer::Response(_, status) if status.get() == 408 => {
+                self.leave(cx, &Leave::Ended("No answer to a session refresh"));
+                return;
+            }
+            Answer::None => {
+                self.leave(cx, &Leave::Ended("No answer to a session refresh"));
+                return;
+            }
+            Answer::Response(..) => self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY),
+        }
+        self.arm_session(cx);
+        self.on_idle(cx);
+    }
+
+    fn send_refresh(&mut self, cx: &mut Cx<'_>) {
+        if !self.is_idle() {
+            self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+            self.arm_session(cx);
+            return;
+        }
+        self.timer.on_refresh_sent();
+        self.arm_session(cx);
+        if self.peer_update {
+            let mut request = self.dialog.request(Method::Update);
+            advertise(&mut request);
+            self.timer.stamp(&mut request);
+            self.ours = Some(Ours::Update);
+            let purpose = Purpose::Update(self.id.clone());
+            cx.sh
+                .send(cx.now, &self.dialog, request, &cx.facts.id, purpose);
+            self.on_cseq_used(cx);
+        } else if let Some(local) = self.local.clone() {
+            let target = self.make_offer(cx, OfferKind::Phone { video: false });
+            self.send_reinvite(cx, target, local, true);
+        }
+    }
+
+    // ---- time
+
+    /// A deadline of this dialog.
+    pub(crate) fn on_timer(&mut self, cx: &mut Cx<'_>, timer: ParticipantTimer) {
+        match timer {
+            ParticipantTimer::Accepted => self.on_accepted_due(cx),
+            ParticipantTimer::Reliable => self.on_reliable_due(cx),
+            ParticipantTimer::Session => self.on_session_due(cx),
+            ParticipantTimer::Glare => self.on_idle(cx),
+            ParticipantTimer::Delete => self.on_delete_again(cx),
+        }
+    }
+
+    fn on_accepted_due(&mut self, cx: &mut Cx<'_>) {
+        match self.accepted.as_mut().and_then(|a| a.handle_timeout(cx.now)) {
+            Some(accepted::Due::Resend(response)) => self.repeat(cx, response),
+            Some(accepted::Due::GiveUp) => {
+                self.stop_repeating(cx);
+                if let Some(text) = self.bye_waits {
+                    self.send_bye(cx, text);
+                } else {
+                    self.leave(cx, &Leave::Ended("No ACK came"));
+                }
+            }
+            None => {}
+        }
+        self.arm_accepted(cx);
+    }
+
+    fn repeat(&mut self, cx: &mut Cx<'_>, response: Message) {
+        if let Some(key) = self.accepted_key {
+            cx.sh.respond(cx.now, key, response);
+        }
+    }
+
+    fn on_reliable_due(&mut self, cx: &mut Cx<'_>) {
+        match self.reliable.as_mut().and_then(|r| r.handle_timeout(cx.now)) {
+            Some(reliable::Due::Resend(response)) => {
+                if let Some(incoming) = &self.incoming {
+                    cx.sh.respond(cx.now, incoming.key, response);
+                }
+                self.arm_reliable(cx);
+            }
+            Some(reliable::Due::GiveUp) => {
+                self.exchange = None;
+                self.refuse_incoming(cx, &Refusal::new(504, "No PRACK came"));
+            }
+            None => self.arm_reliable(cx),
+        }
+    }
+
+    fn on_session_due(&mut self, cx: &mut Cx<'_>) {
+        match self.timer.due(cx.unix()) {
+            Some(session_timer::Due::Refresh) => self.send_refresh(cx),
+            Some(session_timer::Due::Expired) => {
+                self.leave(cx, &Leave::Ended("The session was not refreshed in time"));
+            }
+            None => self.arm_session(cx),
+        }
+    }
+
+    fn arm(&self, cx: &mut Cx<'_>, timer: ParticipantTimer, at: Option<std::time::Instant>) {
+        let key = self.timer_key(cx, timer);
+        match at {
+            Some(at) => cx.sh.timers.set(key, at),
+            None => cx.sh.timers.clear(&key),
+        }
+    }
+
+    fn arm_accepted(&self, cx: &mut Cx<'_>) {
+        let at = self.accepted.as_ref().and_then(Accepted::poll_timeout);
+        self.arm(cx, ParticipantTimer::Accepted, at);
+    }
+
+    fn arm_reliable(&self, cx: &mut Cx<'_>) {
+        let at = self.reliable.as_ref().and_then(Reliable::poll_timeout);
+        self.arm(cx, ParticipantTimer::Reliable, at);
+    }
+
+    pub(crate) fn arm_session(&self, cx: &mut Cx<'_>) {
+        if self.phase != Phase::Joined {
+            return;
+        }
+        let at = self
+            .timer
+            .poll_timeout()
+            .map(|unix| u64::try_from(unix.as_millis()).unwrap_or(u64::MAX / 2))
+            .map(|unix| cx.sh.instant_of(unix, cx.now));
+        self.arm(cx, ParticipantTimer::Session, at);
+    }
+
+    /// Our 2xx needs no repeating any more.
+    pub(crate) fn stop_repeating(&mut self, cx: &mut Cx<'_>) {
+        self.accepted = None;
+        self.accepted_key = None;
+        self.arm_accepted(cx);
+    }
+
+    // ---- what others see
+
+    /// As the roster lists it.
+    pub(crate) fn entry(&self) -> roster::Entry {
+        roster::Entry::of(self)
+    }
+}
