@@ -122,12 +122,16 @@ pub(crate) fn target(
     live: impl Fn(&MeetingId) -> Option<(MeetingKind, MeetingConfig)>,
     rng: &mut Rng,
 ) -> Result<Target, Refusal> {
-    let uri = Uri::parse(request_uri).map_err(|e| Refusal::new(400, format!("Bad Request-URI: {}", e.0)))?;
+    let uri = Uri::parse(request_uri)
+        .map_err(|e| Refusal::new(400, format!("Bad Request-URI: {}", e.0)))?;
     if !matches!(uri.scheme.as_str(), "sip" | "sips") {
         return Err(Refusal::new(416, "Meetings have sip: or sips: addresses"));
     }
     if !is_our_host(config, &uri.host) {
-        return Err(Refusal::new(404, format!("{} is not served here", uri.host)));
+        return Err(Refusal::new(
+            404,
+            format!("{} is not served here", uri.host),
+        ));
     }
     let user = uri.user_decoded().unwrap_or_default();
     let Some(id) = MeetingId::new(&user) else {
@@ -179,10 +183,16 @@ pub(crate) fn target(
 /// 403 or 603 with a reason.
 pub(crate) fn may_enter(target: &Target, who: &Identity) -> Result<(), Refusal> {
     if !target.config.open {
-        return Err(Refusal::new(603, format!("The meeting {} is closed", target.id)));
+        return Err(Refusal::new(
+            603,
+            format!("The meeting {} is closed", target.id),
+        ));
     }
     if who.guest && !target.config.guests {
-        return Err(Refusal::new(403, "This meeting takes no guests: sign in with a registered account"));
+        return Err(Refusal::new(
+            403,
+            "This meeting takes no guests: sign in with a registered account",
+        ));
     }
     let allowed = &target.config.allowed;
     if !allowed.is_empty() && !allowed.iter().any(|a| a.eq_ignore_ascii_case(&who.uri)) {
@@ -195,15 +205,28 @@ pub(crate) fn may_enter(target: &Target, who: &Identity) -> Result<(), Refusal> 
 ///
 /// # Errors
 /// 503 with Retry-After.
-pub(crate) fn has_room(config: &FocusConfig, load: Load, is_new_meeting: bool) -> Result<(), Refusal> {
+pub(crate) fn has_room(
+    config: &FocusConfig,
+    load: Load,
+    is_new_meeting: bool,
+) -> Result<(), Refusal> {
     if load.dialogs >= config.max_dialogs {
-        return Err(Refusal::unavailable("This server carries as many calls as it can", RETRY_FULL));
+        return Err(Refusal::unavailable(
+            "This server carries as many calls as it can",
+            RETRY_FULL,
+        ));
     }
     if is_new_meeting && load.draining {
-        return Err(Refusal::unavailable("This server is about to stop and takes no new meeting", RETRY_FULL));
+        return Err(Refusal::unavailable(
+            "This server is about to stop and takes no new meeting",
+            RETRY_FULL,
+        ));
     }
     if is_new_meeting && load.meetings >= config.max_meetings {
-        return Err(Refusal::unavailable("This server carries as many meetings as it can", RETRY_FULL));
+        return Err(Refusal::unavailable(
+            "This server carries as many meetings as it can",
+            RETRY_FULL,
+        ));
     }
     Ok(())
 }
@@ -216,7 +239,10 @@ pub(crate) fn has_seat(config: &MeetingConfig, participants: usize) -> Result<()
     if participants >= config.max_participants {
         return Err(Refusal::new(
             486,
-            format!("The meeting is full: it takes {} participants", config.max_participants),
+            format!(
+                "The meeting is full: it takes {} participants",
+                config.max_participants
+            ),
         ));
     }
     Ok(())

@@ -91,8 +91,9 @@ pub(crate) fn body(message: &Message) -> Result<Body, Refusal> {
             .with(HeaderName::AcceptEncoding, "identity"));
     }
     if message.content_type() != SDP {
-        return Err(Refusal::new(415, "Bodies must be application/sdp")
-            .with(HeaderName::Accept, SDP));
+        return Err(
+            Refusal::new(415, "Bodies must be application/sdp").with(HeaderName::Accept, SDP)
+        );
     }
     match SessionDescription::parse(message.body()) {
         Ok(sdp) => Ok(Body::Sdp(Box::new(sdp))),
@@ -323,7 +324,8 @@ impl Participant {
             self.local = exchange.local;
         }
         if self.phase == Phase::Joined {
-            cx.roster.on_changed(self.entry());
+            let entry = self.entry(cx);
+            cx.roster.on_changed(entry);
         }
         self.on_idle(cx);
     }
@@ -379,8 +381,9 @@ fn leg_refusal(failure: &LegFailure) -> Refusal {
     const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
     match failure {
         LegFailure::NoSwitch => Refusal::unavailable("No media server answers", RETRY),
-        LegFailure::Refused(text) => {
-            Refusal::unavailable(&format!("The media server cannot take the call: {text}"), RETRY)
-        }
+        LegFailure::Refused(text) => Refusal::unavailable(
+            &format!("The media server cannot take the call: {text}"),
+            RETRY,
+        ),
     }
 }

@@ -93,9 +93,7 @@ impl SwitchId {
 pub struct OpId(pub u64);
 
 /// Names a participant in the media: the CSRC of what others receive (RFC 3550 §5.1). Never 0.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SourceId(pub u32);
 

@@ -15,6 +15,7 @@
 use std::time::Duration;
 
 use sip::accepted::{self, Accepted};
+use sip::dialog::DialogState;
 use sip::offer_answer::{LocalMedia, OfferKind, Plan};
 use sip::reliable::{self, Prack, Reliable};
 use sip::session_timer::{self, Agreement};
@@ -60,10 +61,14 @@ pub(crate) enum Answer<'a> {
 }
 
 /// What the session timers say to a request.
-pub(crate) fn agree(timer: &session_timer::SessionTimer, request: &Message) -> Result<Agreement, Refusal> {
+pub(crate) fn agree(
+    timer: &session_timer::SessionTimer,
+    request: &Message,
+) -> Result<Agreement, Refusal> {
     timer.agree(request).map_err(|why| match why {
-        session_timer::Refusal::TooSmall(min) => Refusal::new(422, "Session Interval Too Small")
-            .with(HeaderName::MinSe, min.to_string()),
+        session_timer::Refusal::TooSmall(min) => {
+            Refusal::new(422, "Session Interval Too Small").with(HeaderName::MinSe, min.to_string())
+        }
         session_timer::Refusal::Malformed(e) => Refusal::new(400, e.to_string()),
     })
 }
@@ -182,15 +187,18 @@ impl Participant {
         let Some(incoming) = &mut self.incoming else {
             return;
         };
-        let mut response =
-            self.dialog
-                .response(&incoming.request, StatusCode::of(183), None);
+        let mut response = self
+            .dialog
+            .response(&incoming.request, StatusCode::of(183), None);
         advertise(&mut response);
         if let Some(sdp) = sdp {
             response.set_body(SDP, sdp.into_bytes());
         }
         let cseq = incoming.request.cseq().map(|c| c.number).unwrap_or(0);
-        #[allow(clippy::cast_possible_truncation, reason = "any 32 bits of the 64 will do")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "any 32 bits of the 64 will do"
+        )]
         let first = cx.sh.rng.bits() as u32;
         let mut reliable = Reliable::new(cseq, first, cx.sh.config.timers);
         if let Ok(Some(response)) = reliable.send(cx.now, response) {
@@ -210,10 +218,7 @@ impl Participant {
 
     /// A PRACK (RFC 3262 §3, §5).
     fn on_prack(&mut self, cx: &mut Cx<'_>, key: ServerKey, request: Message) {
-        let matched = self
-            .reliable
-            .as_mut()
-            .map(|r| r.on_prack(cx.now, &request));
+        let matched = self.reliable.as_mut().map(|r| r.on_prack(cx.now, &request));
         let Some(Prack::Matched(next)) = matched else {
             let why = Refusal::new(481, "This PRACK acknowledges nothing");
             cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
@@ -239,7 +244,9 @@ impl Participant {
                 let request = request.clone();
                 self.begin(cx, Carrier::Prack { key, request }, target, false, true);
             }),
-            (Ok(Body::Nothing), true) => Err(Refusal::new(400, "The PRACK lacks the answer to our offer")),
+            (Ok(Body::Nothing), true) => {
+                Err(Refusal::new(400, "The PRACK lacks the answer to our offer"))
+            }
             (Ok(Body::Nothing), false) => {
                 cx.sh.accept_in(cx.now, key, &self.dialog, &request);
                 self.accept_incoming(cx);
@@ -326,9 +333,9 @@ impl Participant {
         let Some(incoming) = self.incoming.take() else {
             return;
         };
-        let mut response =
-            self.dialog
-                .response(&incoming.request, StatusCode::of(200), None);
+        let mut response = self
+            .dialog
+            .response(&incoming.request, StatusCode::of(200), None);
         advertise(&mut response);
         response.set(HeaderName::Accept, SDP);
         incoming.agreement.stamp(&mut response);
@@ -345,12 +352,9 @@ impl Participant {
         self.accepted_key = Some(incoming.key);
         self.accepted = Some(Accepted::new(cx.now, response, &cx.sh.config.timers));
         self.arm_accepted(cx);
+        self.phase = Phase::Joined;
+        self.dialog.state = DialogState::Confirmed;
         self.arm_session(cx);
-        if self.phase == Phase::Joining {
-            self.phase = Phase::Joined;
-            self.dialog.state = sip::dialog::DialogState::Confirmed;
-            cx.roster.on_joined(self.entry());
-        }
         if our_offer {
             if let Some(exchange) = &mut self.exchange {
                 exchange.stage = Stage::AwaitingAnswer;
@@ -370,10 +374,9 @@ impl Participant {
             self.send_bye(cx, text);
             return;
         }
-        let answer_due = self
-            .exchange
-            .as_ref()
-            .is_some_and(|e| e.stage == Stage::AwaitingAnswer && matches!(e.carrier, Carrier::Invite));
+        let answer_due = self.exchange.as_ref().is_some_and(|e| {
+            e.stage == Stage::AwaitingAnswer && matches!(e.carrier, Carrier::Invite)
+        });
         if !answer_due {
             self.on_idle(cx);
             return;
@@ -549,13 +552,18 @@ impl Participant {
         let Some(Ours::Reinvite { refresh, .. }) = self.ours.take() else {
             return;
         };
-        let exchange = self.exchange.take_if(|e| matches!(e.carrier, Carrier::Reinvite));
+        let exchange = self
+            .exchange
+            .take_if(|e| matches!(e.carrier, Carrier::Reinvite));
         if matches!(self.phase, Phase::Leaving | Phase::Gone) {
             return;
         }
         match answer {
             Answer::Response(response, status) if status.get() == 422 => {
-                if self.timer.on_interval_too_small(response) && let Some(old) = exchange && let Some(local) = old.local {
+                if self.timer.on_interval_too_small(response)
+                    && let Some(old) = exchange
+                    && let Some(local) = old.local
+                {
                     self.send_reinvite(cx, old.target, local, refresh);
                     return;
                 }
@@ -595,7 +603,10 @@ impl Participant {
             cx.sh.send_ack(cx.now, &self.dialog, ack);
             return;
         }
-        if self.ours.is_none_or(|o| !matches!(o, Ours::Reinvite { cseq: c, .. } if c == cseq)) {
+        if self
+            .ours
+            .is_none_or(|o| !matches!(o, Ours::Reinvite { cseq: c, .. } if c == cseq))
+        {
             return;
         }
         self.dialog.accept_response(response);
@@ -700,7 +711,11 @@ impl Participant {
     }
 
     fn on_accepted_due(&mut self, cx: &mut Cx<'_>) {
-        match self.accepted.as_mut().and_then(|a| a.handle_timeout(cx.now)) {
+        match self
+            .accepted
+            .as_mut()
+            .and_then(|a| a.handle_timeout(cx.now))
+        {
             Some(accepted::Due::Resend(response)) => self.repeat(cx, response),
             Some(accepted::Due::GiveUp) => {
                 self.stop_repeating(cx);
@@ -722,7 +737,11 @@ impl Participant {
     }
 
     fn on_reliable_due(&mut self, cx: &mut Cx<'_>) {
-        match self.reliable.as_mut().and_then(|r| r.handle_timeout(cx.now)) {
+        match self
+            .reliable
+            .as_mut()
+            .and_then(|r| r.handle_timeout(cx.now))
+        {
             Some(reliable::Due::Resend(response)) => {
                 if let Some(incoming) = &self.incoming {
                     cx.sh.respond(cx.now, incoming.key, response);
@@ -787,7 +806,7 @@ impl Participant {
     // ---- what others see
 
     /// As the roster lists it.
-    pub(crate) fn entry(&self) -> roster::Entry {
-        roster::Entry::of(self)
+    pub(crate) fn entry(&self, cx: &Cx<'_>) -> roster::Entry {
+        roster::Entry::of(self, cx.facts, cx.roster.domain())
     }
 }

@@ -123,7 +123,10 @@ fn transport(plan: &TransportPlan, latch: bool) -> ctl::Transport {
         security: security.into(),
         rtcp_mux: plan.rtcp_mux,
         ipv6: plan.ipv6,
-        remote_address: plan.remote.map(|(ip, _)| ip.to_string()).unwrap_or_default(),
+        remote_address: plan
+            .remote
+            .map(|(ip, _)| ip.to_string())
+            .unwrap_or_default(),
         remote_port: plan.remote.map_or(0, |(_, port)| u32::from(port)),
         remote_rtcp_port: plan.remote_rtcp_port.map_or(0, u32::from),
         latch: latch && plan.ice.is_none(),
@@ -230,7 +233,10 @@ mod tests {
 
     #[test]
     fn rejected_lines_and_their_transports_are_left_out() {
-        let mut p = plan(vec![line(0, MediaKind::Audio, 5), line(1, MediaKind::Video, 6)]);
+        let mut p = plan(vec![
+            line(0, MediaKind::Audio, 5),
+            line(1, MediaKind::Video, 6),
+        ]);
         p.transports = vec![plain(0), plain(1)];
         p.media[1].rejected = true;
         let id = ParticipantId::from_random(1);

@@ -31,9 +31,7 @@ use crate::config::MeetingConfig;
 use crate::exchange::{Carrier, Exchange, Stage};
 use crate::ids::{MeetingId, ParticipantId, SourceId};
 use crate::invite_usage::{Incoming, Ours};
-use crate::record::{
-    CSEQ_RESERVE, DialogRecord, ParticipantRecord, SubscriptionState, to_bytes,
-};
+use crate::record::{CSEQ_RESERVE, DialogRecord, ParticipantRecord, SubscriptionState, to_bytes};
 use crate::refusal::Refusal;
 use crate::roster::Roster;
 use crate::shared::{OpUse, ParticipantTimer, Purpose, Shared, TimerKey};
@@ -139,8 +137,6 @@ pub(crate) struct Participant {
     pub(crate) identity: Identity,
     pub(crate) phase: Phase,
     pub(crate) dialog: Dialog,
-    /// CSeq of the INVITE that made the dialog, to know a merged one (RFC 3261 §8.2.2.2).
-    pub(crate) initial_cseq: u32,
     /// Media in force.
     pub(crate) plan: Option<Plan>,
     pub(crate) local: Option<LocalMedia>,
@@ -193,7 +189,6 @@ impl Participant {
             joined_at: 0,
             identity,
             phase: Phase::Joining,
-            initial_cseq: dialog.remote_cseq.unwrap_or(0),
             stored_cseq: dialog.local_cseq,
             dialog,
             plan: None,
@@ -235,7 +230,14 @@ impl Participant {
             peer_update: record.peer_update,
             subscriptions: record.subscriptions,
             known: Known::At(revision),
-            ..Self::new(record.id, record.identity, dialog, record.source, record.order, timer)
+            ..Self::new(
+                record.id,
+                record.identity,
+                dialog,
+                record.source,
+                record.order,
+                timer,
+            )
         }
     }
 
@@ -461,10 +463,7 @@ impl Participant {
     /// Sends BYE with a Reason that says why (RFC 3326).
     pub(crate) fn send_bye(&mut self, cx: &mut Cx<'_>, text: &str) {
         let mut bye = self.dialog.request(Method::Bye);
-        bye.set(
-            HeaderName::Reason,
-            format!("SIP;cause=200;text=\"{text}\""),
-        );
+        bye.set(HeaderName::Reason, format!("SIP;cause=200;text=\"{text}\""));
         self.bye_waits = None;
         cx.sh.send(
             cx.now,

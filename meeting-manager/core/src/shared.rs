@@ -101,8 +101,6 @@ impl ParticipantTimer {
 pub(crate) enum SubscriptionTimer {
     /// When it expires unless refreshed.
     Expiry,
-    /// When the next NOTIFY may go.
-    Throttle,
     /// When a deletion that the store refused is tried again.
     Delete,
 }
@@ -114,6 +112,8 @@ pub(crate) enum MeetingTimer {
     ApplyAgain,
     /// When the release of the ownership is tried again.
     ReleaseAgain,
+    /// When subscribers may be told of the next change.
+    Feed,
 }
 
 /// Names a deadline.
@@ -143,7 +143,12 @@ pub(crate) struct Shared {
     pub(crate) switches: SwitchTable,
     pub(crate) timers: TimerQueue<TimerKey>,
     pub(crate) dialogs: BTreeMap<DialogId, (MeetingId, DialogUser)>,
+    /// (Call-ID, From tag) of INVITEs outside any dialog, with their CSeq: what a merged one (RFC 3261 §8.2.2.2)
+    /// and a CANCEL are known by.
+    pub(crate) entries: BTreeMap<(String, String), (MeetingId, u32)>,
     pub(crate) clients: BTreeMap<ClientKey, ClientUse>,
+    /// The latest re-INVITE of a participant: its 2xx may come again after the transaction's first answer.
+    reinvites: BTreeMap<ParticipantId, ClientKey>,
     pub(crate) ops: BTreeMap<OpId, OpUse>,
     commands: VecDeque<Command>,
     unresolved: BTreeMap<OpId, Unresolved>,
@@ -162,7 +167,9 @@ impl Shared {
             switches: SwitchTable::default(),
             timers: TimerQueue::new(),
             dialogs: BTreeMap::new(),
+            entries: BTreeMap::new(),
             clients: BTreeMap::new(),
+            reinvites: BTreeMap::new(),
             ops: BTreeMap::new(),
             commands: VecDeque::new(),
             unresolved: BTreeMap::new(),
@@ -237,9 +244,29 @@ impl Shared {
     }
 
     /// Refuses a request outside any dialog.
-    pub(crate) fn refuse(&mut self, now: Instant, key: ServerKey, request: &Message, why: &Refusal) {
+    pub(crate) fn refuse(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: &Message,
+        why: &Refusal,
+    ) {
         let tag = self.rng.tag();
         self.respond(now, key, why.response(request, &tag));
+    }
+
+    /// Refuses a request that would have made a dialog.
+    pub(crate) fn refuse_entry(
+        &mut self,
+        now: Instant,
+        key: ServerKey,
+        request: &Message,
+        why: &Refusal,
+    ) {
+        if let Some(entry) = entry_of(request) {
+            self.entries.remove(&entry);
+        }
+        self.refuse(now, key, request, why);
     }
 
     /// Refuses a request in a dialog.
@@ -342,7 +369,7 @@ impl Shared {
         match purpose {
             Some(client) => {
                 let key = self.txns.send_request(now, request, hop, &sent_by, None);
-                self.clients.insert(key, client);
+                self.remember(key, client);
             }
             None => self.txns.send_stateless(request, hop, &sent_by, None),
         }
@@ -355,9 +382,27 @@ impl Shared {
         };
         let nowhere = Hop::to(Transport::Tcp, SocketAddr::from(([127, 0, 0, 1], 9)));
         let sent_by = self.config.sent_by.clone();
-        let key = self.txns.send_request(now, request, nowhere, &sent_by, None);
+        let key = self
+            .txns
+            .send_request(now, request, nowhere, &sent_by, None);
         self.txns.handle_transport_error(now, key);
+        self.remember(key, client);
+    }
+
+    fn remember(&mut self, key: ClientKey, client: ClientUse) {
+        if let Purpose::Reinvite(id) = &client.purpose
+            && let Some(old) = self.reinvites.insert(id.clone(), key)
+        {
+            self.clients.remove(&old);
+        }
         self.clients.insert(key, client);
+    }
+
+    /// A dialog is no longer there.
+    pub(crate) fn forget_dialog(&mut self, id: &DialogId) {
+        self.dialogs.remove(id);
+        self.entries
+            .remove(&(id.call_id.clone(), id.remote_tag.clone()));
     }
 
     /// A name was looked up; empty: it is not known.
@@ -387,6 +432,9 @@ impl Shared {
             self.timers
                 .clear(&TimerKey::Participant(meeting.clone(), id.clone(), timer));
         }
+        if let Some(key) = self.reinvites.remove(id) {
+            self.clients.remove(&key);
+        }
     }
 }
 
@@ -395,6 +443,12 @@ pub(crate) fn advertise(message: &mut Message) {
     message.set(HeaderName::Allow, ALLOW);
     message.set(HeaderName::Supported, SUPPORTED);
     message.set(HeaderName::AllowEvents, EVENT);
+}
+
+/// What a request outside any dialog is known by, whatever path it comes.
+pub(crate) fn entry_of(request: &Message) -> Option<(String, String)> {
+    let from = request.from().ok()?;
+    Some((request.call_id().to_owned(), from.tag()?.to_owned()))
 }
 
 /// Whether a method is one of ours.

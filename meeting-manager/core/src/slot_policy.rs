@@ -13,7 +13,10 @@ use crate::rng::Rng;
 /// A source id that nobody in the meeting has.
 pub(crate) fn allocate_source(taken: &BTreeSet<SourceId>, rng: &mut Rng) -> SourceId {
     loop {
-        #[allow(clippy::cast_possible_truncation, reason = "any 32 bits of the 64 will do")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "any 32 bits of the 64 will do"
+        )]
         let candidate = SourceId(rng.bits() as u32);
         if candidate.0 != 0 && !taken.contains(&candidate) {
             return candidate;
@@ -59,7 +62,10 @@ pub(crate) fn resolve_collisions(
 fn fresh(taken: &mut BTreeSet<u32>, wanted: u32, rng: &mut Rng) -> u32 {
     let mut candidate = wanted;
     while candidate == 0 || !taken.insert(candidate) {
-        #[allow(clippy::cast_possible_truncation, reason = "any 32 bits of the 64 will do")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            reason = "any 32 bits of the 64 will do"
+        )]
         {
             candidate = rng.bits() as u32;
         }
@@ -88,7 +94,12 @@ pub(crate) mod tests {
             index,
             mid: None,
             kind: Some(kind),
-            raw_kind: if kind == MediaKind::Audio { "audio" } else { "video" }.into(),
+            raw_kind: if kind == MediaKind::Audio {
+                "audio"
+            } else {
+                "video"
+            }
+            .into(),
             protocol: "RTP/AVP".into(),
             formats: vec!["0".into()],
             rejected: false,
@@ -126,7 +137,12 @@ pub(crate) mod tests {
         resolve_collisions(&mut before, None, &BTreeSet::new(), &mut rng);
         let mut after = plan(vec![line(0, Audio, 7), line(1, Audio, 7)]);
         after.media[1].remote_ssrcs = vec![9];
-        resolve_collisions(&mut after, Some(&before), &BTreeSet::from([SourceId(11)]), &mut rng);
+        resolve_collisions(
+            &mut after,
+            Some(&before),
+            &BTreeSet::from([SourceId(11)]),
+            &mut rng,
+        );
         assert_eq!(after.media[0].ssrc, 7);
         assert!(![0, 7, 9].contains(&after.media[1].ssrc));
     }

@@ -76,6 +76,16 @@ pub(crate) struct Applied {
     pub(crate) ended: bool,
 }
 
+impl Applied {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.legs.is_empty()
+            && self.removed.is_empty()
+            && !self.restarted
+            && !self.fenced
+            && !self.ended
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SwitchLink {
@@ -197,7 +207,12 @@ impl SwitchLink {
     }
 
     /// Sends what is wanted, if nothing is under way. Outcomes that need no switch (there is none) come back.
-    pub(crate) fn flush(&mut self, sh: &mut Shared, meeting: &MeetingId, epoch: Revision, now: std::time::Instant) -> Applied {
+    pub(crate) fn flush(
+        &mut self,
+        sh: &mut Shared,
+        meeting: &MeetingId,
+        epoch: Revision,
+    ) -> Applied {
         let mut out = Applied::default();
         if self.inflight.is_some() || self.pausing {
             return out;
@@ -229,13 +244,19 @@ impl SwitchLink {
             meeting: meeting.to_string(),
             epoch: epoch.0,
             full,
-            legs: legs.iter().map(|(id, _)| self.legs[id].leg.clone()).collect(),
+            legs: legs
+                .iter()
+                .map(|(id, _)| self.legs[id].leg.clone())
+                .collect(),
             removed_legs: removed.iter().map(ToString::to_string).collect(),
             policy: Some(self.policy),
             end,
         };
         let op = sh.apply(OpUse::Apply(meeting.clone()), switch, request);
-        sh.timers.clear(&TimerKey::Meeting(meeting.clone(), MeetingTimer::ApplyAgain));
+        sh.timers.clear(&TimerKey::Meeting(
+            meeting.clone(),
+            MeetingTimer::ApplyAgain,
+        ));
         self.inflight = Some(Inflight {
             op,
             legs,
@@ -243,7 +264,6 @@ impl SwitchLink {
             full,
             end,
         });
-        let _ = now;
         out
     }
 
@@ -312,7 +332,12 @@ impl SwitchLink {
         }
     }
 
-    fn on_answered(&mut self, sh: &mut Shared, inflight: Inflight, response: ctl::ApplyResponse) -> Applied {
+    fn on_answered(
+        &mut self,
+        sh: &mut Shared,
+        inflight: Inflight,
+        response: ctl::ApplyResponse,
+    ) -> Applied {
         let mut out = Applied {
             removed: inflight.removed,
             ..Applied::default()
@@ -329,13 +354,17 @@ impl SwitchLink {
             self.settled = false;
             return out;
         }
-        out.restarted = self.settled && !self.instance.is_empty() && self.instance != response.instance && !inflight.full;
+        out.restarted = self.settled
+            && !self.instance.is_empty()
+            && self.instance != response.instance
+            && !inflight.full;
         self.instance = response.instance;
         self.settled = true;
         if inflight.full {
             self.full = false;
         }
-        let mut states: BTreeMap<&str, &ctl::LegState> = response.legs.iter().map(|l| (l.id.as_str(), l)).collect();
+        let mut states: BTreeMap<&str, &ctl::LegState> =
+            response.legs.iter().map(|l| (l.id.as_str(), l)).collect();
         for (id, change) in inflight.legs {
             let state = states.remove(id.as_str());
             let Some(wanted) = self.legs.get(&id) else {
@@ -344,7 +373,9 @@ impl SwitchLink {
             let result = match state {
                 Some(state) if state.refused.is_empty() => Ok((wanted.leg.clone(), state.clone())),
                 Some(state) => Err(LegFailure::Refused(state.refused.clone())),
-                None => Err(LegFailure::Refused("the switch says nothing of this leg".into())),
+                None => Err(LegFailure::Refused(
+                    "the switch says nothing of this leg".into(),
+                )),
             };
             out.legs.push(LegOutcome { id, change, result });
         }
@@ -424,12 +455,24 @@ impl SwitchLink {
 
     fn pause(&mut self, sh: &mut Shared, meeting: &MeetingId, now: std::time::Instant) {
         self.pausing = true;
-        sh.timers.set(TimerKey::Meeting(meeting.clone(), MeetingTimer::ApplyAgain), now + RETRY);
+        sh.timers.set(
+            TimerKey::Meeting(meeting.clone(), MeetingTimer::ApplyAgain),
+            now + RETRY,
+        );
+    }
+
+    /// Would [`Self::flush`] do something now?
+    pub(crate) fn wants_flush(&self) -> bool {
+        let wanted = !self.dirty.is_empty() || !self.removed.is_empty() || self.end.is_some();
+        self.inflight.is_none() && !self.pausing && (wanted || (self.full && self.settled))
     }
 
     /// Is anything under way or wanted?
     pub(crate) fn is_quiet(&self) -> bool {
-        self.inflight.is_none() && self.dirty.is_empty() && self.removed.is_empty() && self.end.is_none()
+        self.inflight.is_none()
+            && self.dirty.is_empty()
+            && self.removed.is_empty()
+            && self.end.is_none()
     }
 
     /// Forgets the switch without a word to it: the meeting is not ours any more.

@@ -1,0 +1,1044 @@
+//! A meeting: who is in it, who watches it, and its life from the claim to the release.
+//!
+//! ```text
+//!   first request            ours                  nobody left                switch told
+//!  ────────────► Claiming ─────────► Active ──────────────────► Ending ────────────────► Releasing
+//!                    │ not ours         ▲ records adopted                                    │
+//!                    ▼                  │ (restart, takeover)           owner record deleted │
+//!                  Over ◄───────────────┴────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Requests that come while it is claimed or ends wait and begin a new life. A write or a switch that says
+//! that somebody else owns the meeting ends it in silence: its dialogs go on elsewhere.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use cluster::records::keys;
+use cluster::{Entry, Op, Revision, Txn};
+use control::v1 as ctl;
+use sip::dialog::{Dialog, DialogState};
+use sip::header::Via;
+use sip::offer_answer::OfferKind;
+use sip::session_timer::{self, SessionTimer};
+use sip::transaction::ServerKey;
+use sip::{HeaderName, Message};
+
+use crate::admission::{self, Identity, MeetingKind, Target};
+use crate::command::{ApplyFailure, Claimed, StoreFailure, Stored};
+use crate::exchange::Carrier;
+use crate::ids::{OpId, ParticipantId, SubscriptionId};
+use crate::invite_usage::Answer;
+use crate::participant::{Cx, Facts, Leave, Participant, Phase};
+use crate::record::{CSEQ_RESERVE, DialogRecord, MeetingRecord, to_bytes};
+use crate::refusal::Refusal;
+use crate::roster::Roster;
+use crate::shared::{
+    DialogUser, MeetingTimer, OpUse, ParticipantTimer, Purpose, Shared, SubscriptionTimer, TimerKey,
+};
+use crate::slot_policy;
+use crate::subscription::{self, Holder, SubCx, Subscription};
+use crate::switch_link::{Applied, SwitchLink};
+
+/// Requests that may wait for a claim or a release; more are refused with 503.
+const MAX_WAITING: usize = 1_000;
+
+/// Subscriptions in one INVITE dialog.
+const MAX_SHARED_SUBSCRIPTIONS: usize = 4;
+
+/// How long after a release that the store refused it is tried again.
+const RELEASE_RETRY: Duration = Duration::from_secs(1);
+
+/// Retry-After where another member has the meeting: registrars learn of it at once.
+const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);
+
+/// Where a meeting stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    Claiming,
+    Active,
+    Ending,
+    Releasing,
+    Over,
+}
+
+/// A request from outside any dialog that waits.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    pub(crate) key: ServerKey,
+    pub(crate) request: Message,
+    pub(crate) identity: Identity,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Meeting {
+    pub(crate) state: State,
+    pub(crate) facts: Facts,
+    pub(crate) link: SwitchLink,
+    roster: Roster,
+    pub(crate) participants: BTreeMap<ParticipantId, Participant>,
+    pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    waiting: Vec<Waiting>,
+    order: u64,
+    /// Who speaks, as the switch said last.
+    pub(crate) speaking: ctl::SlotsEvent,
+}
+
+impl Meeting {
+    /// A meeting that is to be claimed.
+    pub(crate) fn claim(sh: &mut Shared, target: &Target) -> Self {
+        let record = MeetingRecord::new(target.kind, &target.config);
+        sh.claim(target.id.clone(), to_bytes(&record));
+        Self::new(sh, target, 0)
+    }
+
+    /// A meeting whose claim is known already.
+    pub(crate) fn unclaimed(sh: &Shared, target: &Target) -> Self {
+        Self::new(sh, target, 0)
+    }
+
+    fn new(sh: &Shared, target: &Target, version: u32) -> Self {
+        let uri = format!("sip:{}@{}", target.id, sh.config.domain);
+        let facts = Facts {
+            id: target.id.clone(),
+            kind: target.kind,
+            config: target.config.clone(),
+            epoch: Revision(0),
+            contact: format!("<{uri}>;isfocus"),
+            sources: std::collections::BTreeSet::new(),
+        };
+        Self {
+            state: State::Claiming,
+            link: SwitchLink::new(target.config.audio_slots, sh.config.media_timeout),
+            roster: Roster::new(
+                uri,
+                sh.config.domain.clone(),
+                &facts,
+                version,
+                sh.config.subscription.throttle,
+            ),
+            facts,
+            participants: BTreeMap::new(),
+            subscriptions: BTreeMap::new(),
+            waiting: Vec::new(),
+            order: 0,
+            speaking: ctl::SlotsEvent::default(),
+        }
+    }
+
+    /// As admission sees it.
+    pub(crate) fn target(&self) -> Target {
+        Target {
+            id: self.facts.id.clone(),
+            kind: self.facts.kind,
+            config: self.facts.config.clone(),
+        }
+    }
+
+    fn parts<'a>(
+        &'a mut self,
+        sh: &'a mut Shared,
+        now: Instant,
+    ) -> (Cx<'a>, &'a mut BTreeMap<ParticipantId, Participant>) {
+        let cx = Cx {
+            now,
+            sh,
+            link: &mut self.link,
+            roster: &mut self.roster,
+            facts: &self.facts,
+        };
+        (cx, &mut self.participants)
+    }
+
+    /// Runs `f` on one participant.
+    pub(crate) fn with_participant<R>(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: &ParticipantId,
+        f: impl FnOnce(&mut Participant, &mut Cx<'_>) -> R,
+    ) -> Option<R> {
+        let (mut cx, participants) = self.parts(sh, now);
+        participants.get_mut(id).map(|p| f(p, &mut cx))
+    }
+
+    /// Runs `f` on one subscription and the dialog it uses.
+    fn with_subscription<R>(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: &SubscriptionId,
+        f: impl FnOnce(&mut Subscription, &mut SubCx<'_>, &mut Dialog) -> R,
+    ) -> Option<R> {
+        let subscription = self.subscriptions.get_mut(id)?;
+        let mut cx = SubCx {
+            now,
+            sh,
+            roster: &self.roster,
+            facts: &self.facts,
+        };
+        match std::mem::replace(&mut subscription.holder, Holder::Lent) {
+            Holder::Own(mut dialog) => {
+                let result = f(subscription, &mut cx, &mut dialog);
+                subscription.holder = Holder::Own(dialog);
+                Some(result)
+            }
+            Holder::Participant(participant) => {
+                let dialog = self
+                    .participants
+                    .get_mut(&participant)
+                    .map(|p| &mut p.dialog);
+                let result = dialog.map(|dialog| {
+                    subscription.holder = Holder::Participant(participant.clone());
+                    f(subscription, &mut cx, dialog)
+                });
+                subscription.holder = Holder::Participant(participant.clone());
+                self.with_participant(sh, now, &participant, Participant::on_cseq_used);
+                result
+            }
+            Holder::Lent => None,
+        }
+    }
+
+    // ---- requests from outside any dialog
+
+    /// An INVITE or SUBSCRIBE that admission let through.
+    pub(crate) fn on_entry(&mut self, sh: &mut Shared, now: Instant, waiting: Waiting) {
+        if self.state != State::Active {
+            if self.waiting.len() >= MAX_WAITING {
+                let why = Refusal::unavailable("Too many wait for this meeting", RETRY_ELSEWHERE);
+                sh.refuse_entry(now, waiting.key, &waiting.request, &why);
+            } else {
+                self.waiting.push(waiting);
+            }
+            return;
+        }
+        if *waiting.request.method() == sip::Method::Subscribe {
+            self.on_first_subscribe(sh, now, &waiting);
+        } else if let Err((waiting, why)) = self.join(sh, now, waiting) {
+            sh.refuse_entry(now, waiting.key, &waiting.request, &why);
+        }
+    }
+
+    /// Who waits begins anew with the next life of the meeting.
+    pub(crate) fn take_waiting(&mut self) -> Vec<Waiting> {
+        std::mem::take(&mut self.waiting)
+    }
+
+    fn seated(&self) -> usize {
+        self.participants
+            .values()
+            .filter(|p| matches!(p.phase, Phase::Joining | Phase::Joined))
+            .count()
+    }
+
+    fn join(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        waiting: Waiting,
+    ) -> Result<(), (Waiting, Refusal)> {
+        if let Err(why) = admission::has_seat(&self.facts.config, self.seated()) {
+            return Err((waiting, why));
+        }
+        let tag = sh.rng.tag();
+        let dialog = match Dialog::uas(
+            &waiting.request,
+            &tag,
+            &self.facts.contact,
+            DialogState::Early,
+        ) {
+            Ok(dialog) => dialog,
+            Err(e) => return Err((waiting, Refusal::new(400, e.to_string()))),
+        };
+        let policy = session_policy(sh);
+        let id = ParticipantId::from_random(sh.rng.bits());
+        let source = slot_policy::allocate_source(&self.facts.sources, &mut sh.rng);
+        self.facts.sources.insert(source);
+        let mut participant = Participant::new(
+            id.clone(),
+            waiting.identity.clone(),
+            dialog.clone(),
+            source,
+            self.order + 1,
+            SessionTimer::new(policy),
+        );
+        participant.joined_at = sh.unix_ms(now);
+        participant.latch = is_behind_nat(&waiting.request);
+        let kind = offer_kind(&waiting.request, &self.facts);
+        let (mut cx, participants) = self.parts(sh, now);
+        let request = waiting.request.clone();
+        if let Err(why) = participant.on_initial_invite(&mut cx, waiting.key, request, kind) {
+            self.facts.sources.remove(&source);
+            return Err((waiting, why));
+        }
+        participants.insert(id.clone(), participant);
+        self.order += 1;
+        let user = DialogUser::Participant(id);
+        sh.dialogs.insert(dialog.id, (self.facts.id.clone(), user));
+        Ok(())
+    }
+
+    fn on_first_subscribe(&mut self, sh: &mut Shared, now: Instant, waiting: &Waiting) {
+        let standalone = |s: &&Subscription| s.participant().is_none();
+        let outcome =
+            subscription::wish(&waiting.request, &sh.config.subscription).and_then(|wish| {
+                if self.subscriptions.values().filter(standalone).count()
+                    >= sh.config.subscription.max_standalone
+                {
+                    return Err(Refusal::new(486, "Too many watch this meeting already"));
+                }
+                let tag = sh.rng.tag();
+                Dialog::uas(
+                    &waiting.request,
+                    &tag,
+                    &self.facts.contact,
+                    DialogState::Confirmed,
+                )
+                .map(|dialog| (wish, dialog))
+                .map_err(|e| Refusal::new(400, e.to_string()))
+            });
+        let (wish, dialog) = match outcome {
+            Ok(found) => found,
+            Err(why) => {
+                sh.refuse_entry(now, waiting.key, &waiting.request, &why);
+                return;
+            }
+        };
+        let id = SubscriptionId::from_random(sh.rng.bits());
+        let user = DialogUser::Subscription(id.clone());
+        sh.dialogs
+            .insert(dialog.id.clone(), (self.facts.id.clone(), user));
+        let holder = Holder::Own(Box::new(dialog));
+        let subscription = Subscription::new(id.clone(), wish.event_id.clone(), holder, now);
+        self.subscriptions.insert(id.clone(), subscription);
+        self.with_subscription(sh, now, &id, |s, cx, dialog| {
+            s.on_subscribe(cx, dialog, waiting.key, &waiting.request, &wish);
+        });
+    }
+
+    /// CANCEL of an INVITE of this meeting.
+    pub(crate) fn on_cancel(&mut self, sh: &mut Shared, now: Instant, key: ServerKey) {
+        if let Some(at) = self.waiting.iter().position(|w| w.key == key) {
+            let waiting = self.waiting.remove(at);
+            let why = Refusal::new(487, "Request Terminated");
+            sh.refuse_entry(now, key, &waiting.request, &why);
+            return;
+        }
+        let pending = |p: &&Participant| p.incoming.as_ref().is_some_and(|i| i.key == key);
+        let found = self
+            .participants
+            .values()
+            .find(pending)
+            .map(|p| p.id.clone());
+        if let Some(id) = found {
+            self.with_participant(sh, now, &id, |p, cx| p.on_cancel(cx, key));
+        }
+    }
+
+    // ---- requests in dialogs
+
+    /// A request in one of our dialogs.
+    pub(crate) fn on_request(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        user: &DialogUser,
+        key: ServerKey,
+        request: Message,
+    ) {
+        let subscribe = *request.method() == sip::Method::Subscribe;
+        match user {
+            DialogUser::Participant(id) if subscribe => {
+                self.on_shared_subscribe(sh, now, id, key, &request);
+            }
+            DialogUser::Participant(id) => {
+                self.with_participant(sh, now, id, |p, cx| p.on_request(cx, key, request));
+            }
+            DialogUser::Subscription(id) => self.on_resubscribe(sh, now, id, key, &request),
+        }
+    }
+
+    fn on_shared_subscribe(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: &ParticipantId,
+        key: ServerKey,
+        request: &Message,
+    ) {
+        let Some(participant) = self.participants.get_mut(id) else {
+            return;
+        };
+        let outcome = match participant.phase {
+            Phase::Joined => participant
+                .dialog
+                .accept(request)
+                .map_err(|r| Refusal::new(r.status.get(), r.reason))
+                .and_then(|()| subscription::wish(request, &sh.config.subscription)),
+            _ => Err(Refusal::new(481, "This call is over, or not yet there")),
+        };
+        let wish = match outcome {
+            Ok(wish) => wish,
+            Err(why) => {
+                sh.refuse_in(now, key, &participant.dialog, request, &why);
+                return;
+            }
+        };
+        let shared = |s: &&Subscription| s.participant() == Some(id);
+        let known = self
+            .subscriptions
+            .values()
+            .filter(shared)
+            .find(|s| s.state == subscription::State::Active && s.event_id == wish.event_id)
+            .map(|s| s.id.clone());
+        let sub = match known {
+            Some(sub) => sub,
+            None if self.subscriptions.values().filter(shared).count()
+                >= MAX_SHARED_SUBSCRIPTIONS =>
+            {
+                let why = Refusal::new(486, "Too many subscriptions in this dialog");
+                sh.refuse_in(now, key, &participant.dialog, request, &why);
+                return;
+            }
+            None => {
+                let sub = SubscriptionId::from_random(sh.rng.bits());
+                let holder = Holder::Participant(id.clone());
+                let new = Subscription::new(sub.clone(), wish.event_id.clone(), holder, now);
+                self.subscriptions.insert(sub.clone(), new);
+                sub
+            }
+        };
+        self.with_subscription(sh, now, &sub, |s, cx, dialog| {
+            s.on_subscribe(cx, dialog, key, request, &wish);
+        });
+        self.mirror_subscriptions(sh, now, id);
+    }
+
+    /// The participant's record tells of the subscriptions that share its dialog.
+    fn mirror_subscriptions(&mut self, sh: &mut Shared, now: Instant, id: &ParticipantId) {
+        let version = self.roster.version();
+        let states = self
+            .subscriptions
+            .values()
+            .filter(|s| s.participant() == Some(id) && s.state == subscription::State::Active)
+            .map(|s| s.snapshot(sh, now, version))
+            .collect();
+        self.with_participant(sh, now, id, |p, cx| {
+            p.subscriptions = states;
+            p.write_upkeep(cx);
+        });
+    }
+
+    fn on_resubscribe(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: &SubscriptionId,
+        key: ServerKey,
+        request: &Message,
+    ) {
+        let config = sh.config.subscription;
+        self.with_subscription(sh, now, id, |s, cx, dialog| {
+            let outcome = if s.state != subscription::State::Active {
+                Err(Refusal::new(481, "This subscription is over"))
+            } else if *request.method() == sip::Method::Subscribe {
+                dialog
+                    .accept(request)
+                    .map_err(|r| Refusal::new(r.status.get(), r.reason))
+                    .and_then(|()| subscription::wish(request, &config))
+                    .and_then(|wish| {
+                        (wish.event_id == s.event_id)
+                            .then_some(wish)
+                            .ok_or_else(|| {
+                                Refusal::new(481, "There is no such subscription in this dialog")
+                            })
+                    })
+            } else {
+                Err(Refusal::new(481, "There is no call in this dialog"))
+            };
+            match outcome {
+                Ok(wish) => s.on_subscribe(cx, dialog, key, request, &wish),
+                Err(why) => cx.sh.refuse_in(now, key, dialog, request, &why),
+            }
+        });
+    }
+
+    /// An ACK in one of our dialogs.
+    pub(crate) fn on_ack(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: &ParticipantId,
+        ack: &Message,
+    ) {
+        self.with_participant(sh, now, id, |p, cx| p.on_ack(cx, ack));
+    }
+
+    // ---- answers to our requests
+
+    /// A request of ours was answered, or not.
+    pub(crate) fn on_answer(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        purpose: &Purpose,
+        answer: &Answer<'_>,
+    ) {
+        match purpose {
+            Purpose::Bye(id) => {
+                self.with_participant(sh, now, id, Participant::on_bye_done);
+            }
+            Purpose::Reinvite(id) => {
+                self.with_participant(sh, now, id, |p, cx| p.on_reinvite_answered(cx, answer));
+            }
+            Purpose::Update(id) => {
+                self.with_participant(sh, now, id, |p, cx| p.on_update_answered(cx, answer));
+            }
+            Purpose::Notify(id) => {
+                self.with_subscription(sh, now, id, |s, cx, dialog| {
+                    s.on_notify_answered(cx, dialog, answer);
+                });
+            }
+            Purpose::Farewell => {}
+        }
+    }
+
+    // ---- the store
+
+    /// The claim ended.
+    pub(crate) fn on_claimed(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        result: Result<Claimed, StoreFailure>,
+    ) {
+        if self.state != State::Claiming {
+            return;
+        }
+        let why = match result {
+            Ok(Claimed::Ours {
+                epoch,
+                meeting,
+                records,
+            }) => {
+                self.adopt(sh, now, epoch, &meeting, records);
+                for waiting in self.take_waiting() {
+                    self.on_entry(sh, now, waiting);
+                }
+                return;
+            }
+            Ok(Claimed::Theirs { .. }) => {
+                Refusal::unavailable("Another server has this meeting", RETRY_ELSEWHERE)
+            }
+            Err(_) => {
+                Refusal::unavailable("The meeting could not be opened", Duration::from_secs(5))
+            }
+        };
+        for waiting in self.take_waiting() {
+            sh.refuse_entry(now, waiting.key, &waiting.request, &why);
+        }
+        self.state = State::Over;
+    }
+
+    /// The meeting is ours: what its records tell of goes on.
+    fn adopt(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        epoch: Revision,
+        meeting: &[u8],
+        records: Vec<Entry>,
+    ) {
+        self.facts.epoch = epoch;
+        self.state = State::Active;
+        if let Ok(record) = serde_json::from_slice::<MeetingRecord>(meeting)
+            && record.kind != MeetingKind::Configured
+        {
+            self.facts.kind = record.kind;
+            self.facts.config = record.config();
+        }
+        let mut version = 0;
+        let mut adopted = Vec::new();
+        for entry in records {
+            // A record of a later build that this one cannot read is left alone: its dialog cannot go on here.
+            match serde_json::from_slice::<DialogRecord>(&entry.value) {
+                Ok(DialogRecord::Participant(record)) => {
+                    version = record
+                        .subscriptions
+                        .iter()
+                        .map(|s| next_version(sh, now, s))
+                        .fold(version, u32::max);
+                    adopted.push(record.id.clone());
+                    self.adopt_participant(sh, now, *record, entry.modified);
+                }
+                Ok(DialogRecord::Subscription(record)) => {
+                    version = version.max(next_version(sh, now, &record.state));
+                    let mut dialog = record.dialog;
+                    dialog.local_cseq = dialog.local_cseq.saturating_add(CSEQ_RESERVE);
+                    let id = record.state.id.clone();
+                    let user = DialogUser::Subscription(id.clone());
+                    sh.dialogs
+                        .insert(dialog.id.clone(), (self.facts.id.clone(), user));
+                    let at = sh.instant_of(record.state.expires_at, now);
+                    let holder = Holder::Own(Box::new(dialog));
+                    self.subscriptions
+                        .insert(id, Subscription::adopt(&record.state, holder, at));
+                }
+                Err(_) => {}
+            }
+        }
+        let target = self.target();
+        self.roster = Self::new(sh, &target, version).roster;
+        for id in &adopted {
+            self.with_participant(sh, now, id, |p, cx| {
+                let entry = p.entry(cx);
+                cx.roster.on_changed(entry);
+                p.arm_session(cx);
+                p.want_leg(cx);
+            });
+        }
+        let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
+        for id in ids {
+            self.with_subscription(sh, now, &id, |s, cx, dialog| {
+                s.arm(cx);
+                s.notify_full(cx, dialog);
+            });
+        }
+    }
+
+    fn adopt_participant(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        record: crate::record::ParticipantRecord,
+        revision: Revision,
+    ) {
+        self.order = self.order.max(record.order);
+        self.facts.sources.insert(record.source);
+        self.link.resume(sh, record.switch.clone());
+        let id = record.id.clone();
+        let user = DialogUser::Participant(id.clone());
+        sh.dialogs
+            .insert(record.dialog.id.clone(), (self.facts.id.clone(), user));
+        for state in &record.subscriptions {
+            let at = sh.instant_of(state.expires_at, now);
+            let holder = Holder::Participant(id.clone());
+            self.subscriptions
+                .insert(state.id.clone(), Subscription::adopt(state, holder, at));
+        }
+        self.participants
+            .insert(id, Participant::adopt(record, revision));
+    }
+
+    /// A dialog record was written or deleted, or not.
+    pub(crate) fn on_stored(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        user: &DialogUser,
+        result: Result<Stored, StoreFailure>,
+    ) {
+        let ours = match user {
+            DialogUser::Participant(id) => {
+                self.with_participant(sh, now, id, |p, cx| p.on_stored(cx, result))
+            }
+            DialogUser::Subscription(id) => {
+                let Some(subscription) = self.subscriptions.get_mut(id) else {
+                    return;
+                };
+                let mut cx = SubCx {
+                    now,
+                    sh,
+                    roster: &self.roster,
+                    facts: &self.facts,
+                };
+                Some(subscription.on_stored(&mut cx, result))
+            }
+        };
+        if ours == Some(false) {
+            self.lose(sh, now);
+        }
+    }
+
+    /// The release ended.
+    pub(crate) fn on_released(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        result: Result<Stored, StoreFailure>,
+    ) {
+        if self.state != State::Releasing {
+            return;
+        }
+        match result {
+            // A conflict: somebody else has it already, and all is well.
+            Ok(_) => self.state = State::Over,
+            Err(_) => {
+                let key = TimerKey::Meeting(self.facts.id.clone(), MeetingTimer::ReleaseAgain);
+                sh.timers.set(key, now + RELEASE_RETRY);
+            }
+        }
+    }
+
+    fn release(&mut self, sh: &mut Shared) {
+        self.state = State::Releasing;
+        let id = self.facts.id.as_str();
+        let txn = Txn {
+            compares: vec![self.facts.guard()],
+            ops: vec![Op::Delete(keys::owner(id)), Op::Delete(keys::meeting(id))],
+        };
+        sh.store(OpUse::Release(self.facts.id.clone()), txn);
+    }
+
+    /// Somebody else owns the meeting now: forgotten without a word to any participant.
+    pub(crate) fn lose(&mut self, sh: &mut Shared, now: Instant) {
+        let why = Refusal::unavailable("Another server has this meeting", RETRY_ELSEWHERE);
+        for p in self.participants.values_mut() {
+            if let Some(incoming) = p.incoming.take() {
+                sh.refuse_in(now, incoming.key, &p.dialog, &incoming.request, &why);
+            }
+            if let Some(Carrier::Update { key, request, .. } | Carrier::Prack { key, request }) =
+                p.exchange.take().map(|e| e.carrier)
+            {
+                sh.refuse_in(now, key, &p.dialog, &request, &why);
+            }
+        }
+        for waiting in self.take_waiting() {
+            sh.refuse_entry(now, waiting.key, &waiting.request, &why);
+        }
+        self.link.forget(sh);
+        self.state = State::Over;
+    }
+
+    // ---- the switch
+
+    /// The switch answered.
+    pub(crate) fn on_applied(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        op: OpId,
+        result: Result<ctl::ApplyResponse, ApplyFailure>,
+    ) {
+        let applied = self
+            .link
+            .on_applied(sh, &self.facts.id, self.facts.epoch, now, op, result);
+        self.distribute(sh, now, applied);
+    }
+
+    fn distribute(&mut self, sh: &mut Shared, now: Instant, applied: Applied) {
+        if applied.fenced {
+            self.lose(sh, now);
+            return;
+        }
+        for outcome in applied.legs {
+            self.with_participant(sh, now, &outcome.id, |p, cx| {
+                p.on_leg_outcome(cx, outcome.change, outcome.result);
+            });
+        }
+        for id in applied.removed {
+            self.with_participant(sh, now, &id, Participant::on_leg_removed);
+        }
+        if applied.restarted {
+            self.on_switch_restarted(sh, now);
+        }
+        if applied.ended && self.state == State::Ending {
+            self.release(sh);
+        }
+    }
+
+    /// The switch has been started anew: every leg is made again, and who got another address is told.
+    pub(crate) fn on_switch_restarted(&mut self, sh: &mut Shared, now: Instant) {
+        for (id, change) in self.link.on_restart_noticed() {
+            self.with_participant(sh, now, &id, |p, _| p.leg_change = change);
+        }
+    }
+
+    /// What a leg reports.
+    pub(crate) fn on_leg_event(&mut self, sh: &mut Shared, now: Instant, event: &ctl::LegEvent) {
+        use ctl::leg_event::Kind;
+        if event.epoch != 0 && event.epoch != self.facts.epoch.0 {
+            return;
+        }
+        let id = ParticipantId::from_leg(&event.leg);
+        let end = match event.kind() {
+            Kind::MediaTimeout => Some("No media came for too long"),
+            Kind::ConsentLost => Some("The media path was lost"),
+            Kind::DtlsFailed => Some("The media could not be secured"),
+            _ => None,
+        };
+        let connected = event.kind() == Kind::Connected;
+        self.with_participant(sh, now, &id, |p, cx| {
+            p.connected |= connected;
+            if let Some(text) = end {
+                p.leave(cx, &Leave::Ended(text));
+            }
+        });
+    }
+
+    // ---- time
+
+    /// A deadline of a participant.
+    pub(crate) fn on_participant_timer(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: &ParticipantId,
+        timer: ParticipantTimer,
+    ) {
+        self.with_participant(sh, now, id, |p, cx| p.on_timer(cx, timer));
+    }
+
+    /// A deadline of a subscription.
+    pub(crate) fn on_subscription_timer(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        id: &SubscriptionId,
+        timer: SubscriptionTimer,
+    ) {
+        self.with_subscription(sh, now, id, |s, cx, dialog| match timer {
+            SubscriptionTimer::Expiry => s.on_expired(cx, dialog),
+            SubscriptionTimer::Delete => s.delete(cx),
+        });
+    }
+
+    /// A deadline of the meeting itself.
+    pub(crate) fn on_timer(&mut self, sh: &mut Shared, timer: MeetingTimer) {
+        match timer {
+            MeetingTimer::ApplyAgain => self.link.on_pause_over(),
+            MeetingTimer::ReleaseAgain => self.release(sh),
+            // What is due is found by `settle`.
+            MeetingTimer::Feed => {}
+        }
+    }
+
+    /// Ends it: everybody gets BYE.
+    pub(crate) fn end_all(&mut self, sh: &mut Shared, now: Instant, why: &'static str) {
+        let ids: Vec<ParticipantId> = self.participants.keys().cloned().collect();
+        for id in ids {
+            self.with_participant(sh, now, &id, |p, cx| p.leave(cx, &Leave::Ended(why)));
+        }
+        let unavailable = Refusal::unavailable(why, Duration::from_secs(10));
+        for waiting in self.take_waiting() {
+            sh.refuse_entry(now, waiting.key, &waiting.request, &unavailable);
+        }
+        self.end_subscriptions(sh, now);
+    }
+
+    fn end_subscriptions(&mut self, sh: &mut Shared, now: Instant) {
+        if self
+            .subscriptions
+            .values()
+            .all(|s| s.state != subscription::State::Active)
+        {
+            return;
+        }
+        let document = self.roster.end();
+        let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
+        for id in ids {
+            let document = document.clone();
+            self.with_subscription(sh, now, &id, |s, cx, dialog| {
+                s.end(cx, dialog, "noresource", Some(document));
+            });
+        }
+    }
+
+    // ---- after every event
+
+    /// Sends what is due, forgets who is gone, and ends the meeting when nobody is left.
+    pub(crate) fn settle(&mut self, sh: &mut Shared, now: Instant) {
+        // Every round either sends a request (of which one at a time is under way) or ends.
+        loop {
+            if matches!(self.state, State::Claiming | State::Over) {
+                break;
+            }
+            let applied = self.link.flush(sh, &self.facts.id, self.facts.epoch);
+            let idle = applied.is_empty();
+            self.distribute(sh, now, applied);
+            self.end_shared_subscriptions(sh, now);
+            self.forget_gone(sh, now);
+            self.end_if_empty(sh, now);
+            if idle && !self.link.wants_flush() {
+                break;
+            }
+        }
+        self.publish(sh, now);
+        if self.state == State::Over {
+            self.forget_everything(sh, now);
+        }
+    }
+
+    /// With the INVITE usage go the subscriptions that share its dialog; they get a last NOTIFY.
+    fn end_shared_subscriptions(&mut self, sh: &mut Shared, now: Instant) {
+        let leaving: Vec<SubscriptionId> = self
+            .subscriptions
+            .values()
+            .filter(|s| s.state == subscription::State::Active)
+            .filter(|s| {
+                s.participant().is_some_and(|id| {
+                    self.participants
+                        .get(id)
+                        .is_none_or(|p| matches!(p.phase, Phase::Leaving | Phase::Gone))
+                })
+            })
+            .map(|s| s.id.clone())
+            .collect();
+        for id in leaving {
+            self.with_subscription(sh, now, &id, |s, cx, dialog| {
+                s.end(cx, dialog, "noresource", None);
+            });
+        }
+    }
+
+    fn forget_gone(&mut self, sh: &mut Shared, now: Instant) {
+        let facts = &mut self.facts;
+        self.participants.retain(|id, p| {
+            if p.phase != Phase::Gone {
+                return true;
+            }
+            sh.forget_dialog(&p.dialog.id);
+            sh.forget_participant_timers(&facts.id, id);
+            facts.sources.remove(&p.source);
+            false
+        });
+        let mut cx = SubCx {
+            now,
+            sh,
+            roster: &self.roster,
+            facts: &self.facts,
+        };
+        self.subscriptions.retain(|_, s| {
+            if s.state != subscription::State::Gone {
+                return true;
+            }
+            s.forget_timers(&mut cx);
+            if let Holder::Own(dialog) = &s.holder {
+                cx.sh.forget_dialog(&dialog.id);
+            }
+            false
+        });
+    }
+
+    fn end_if_empty(&mut self, sh: &mut Shared, now: Instant) {
+        if self.state != State::Active || !self.participants.is_empty() || !self.waiting.is_empty()
+        {
+            return;
+        }
+        if self.facts.kind != MeetingKind::Configured {
+            self.end_subscriptions(sh, now);
+            self.forget_gone(sh, now);
+        }
+        if self.subscriptions.is_empty() {
+            self.state = State::Ending;
+            if !self.link.end() {
+                self.release(sh);
+            }
+        } else if self.link.switch().is_some() && self.link.is_quiet() {
+            // Watchers keep a configured meeting, but nothing of it on a switch.
+            self.link.end();
+        }
+    }
+
+    fn publish(&mut self, sh: &mut Shared, now: Instant) {
+        let key = TimerKey::Meeting(self.facts.id.clone(), MeetingTimer::Feed);
+        if self.subscriptions.is_empty() || self.state != State::Active {
+            sh.timers.clear(&key);
+            return;
+        }
+        if let Some(document) = self.roster.poll_document(now) {
+            let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
+            for id in ids {
+                self.with_subscription(sh, now, &id, |s, cx, dialog| {
+                    s.on_document(cx, dialog, &document);
+                });
+            }
+        }
+        match self.roster.poll_timeout(now) {
+            Some(at) => sh.timers.set(key, at),
+            None => sh.timers.clear(&key),
+        }
+    }
+
+    /// Nothing of it stays in what the meetings share.
+    fn forget_everything(&mut self, sh: &mut Shared, now: Instant) {
+        for (id, p) in &self.participants {
+            sh.forget_dialog(&p.dialog.id);
+            sh.forget_participant_timers(&self.facts.id, id);
+        }
+        let mut cx = SubCx {
+            now,
+            sh,
+            roster: &self.roster,
+            facts: &self.facts,
+        };
+        for s in self.subscriptions.values() {
+            s.forget_timers(&mut cx);
+            if let Holder::Own(dialog) = &s.holder {
+                cx.sh.forget_dialog(&dialog.id);
+            }
+        }
+        self.participants.clear();
+        self.subscriptions.clear();
+        self.link.forget(sh);
+        for timer in [
+            MeetingTimer::ApplyAgain,
+            MeetingTimer::ReleaseAgain,
+            MeetingTimer::Feed,
+        ] {
+            sh.timers
+                .clear(&TimerKey::Meeting(self.facts.id.clone(), timer));
+        }
+    }
+}
+
+/// Version to go on with: documents may have gone out since the record was written, at most one a second
+/// (or as the throttle says), and the next must be above them (RFC 4575 §4.4).
+fn next_version(sh: &Shared, now: Instant, state: &crate::record::SubscriptionState) -> u32 {
+    let throttle = u64::try_from(sh.config.subscription.throttle.as_millis())
+        .unwrap_or(1_000)
+        .max(1);
+    let since = sh.unix_ms(now).saturating_sub(state.written_at);
+    let gone = u32::try_from(since / throttle + 2).unwrap_or(u32::MAX / 2);
+    state.document.saturating_add(gone)
+}
+
+fn session_policy(sh: &Shared) -> session_timer::Policy {
+    let seconds = |d: Duration| u32::try_from(d.as_secs()).unwrap_or(u32::MAX);
+    session_timer::Policy {
+        session_expires: seconds(sh.config.session_timer.interval),
+        min_se: seconds(sh.config.session_timer.min),
+        ..session_timer::Policy::default()
+    }
+}
+
+/// The client's own Via says another address than its first hop saw: it is behind NAT (RFC 3581 §4).
+fn is_behind_nat(request: &Message) -> bool {
+    let Some(Ok(via)) = request.values(HeaderName::Via).last().map(Via::parse) else {
+        return false;
+    };
+    let written: Option<std::net::IpAddr> = via.host.trim_matches(['[', ']']).parse().ok();
+    match (written, via.received()) {
+        (Some(written), Some(seen)) => written != seen,
+        _ => false,
+    }
+}
+
+/// What to offer a caller that offers nothing: a browser needs its own kind.
+fn offer_kind(request: &Message, facts: &Facts) -> OfferKind {
+    let via = request.values(HeaderName::Via).last().map(Via::parse);
+    let browser =
+        matches!(via, Some(Ok(via)) if via.transport.to_ascii_uppercase().starts_with("WS"));
+    if browser {
+        OfferKind::WebRtc {
+            audio_slots: facts.config.audio_slots,
+            video_slots: facts.config.video_slots,
+        }
+    } else {
+        OfferKind::Phone {
+            video: facts.config.video_slots > 0,
+        }
+    }
+}
