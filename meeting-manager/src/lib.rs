@@ -1,1 +1,414 @@
-//! Placeholder.
+//! The meeting manager: sockets, store, switches and the HTTP view around the focus of `meeting-core`.
+//!
+//! [`MeetingManager::start`] opens the sockets, registers the member, goes on with the meetings that an earlier
+//! process of the same name left, and then takes calls.
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod config;
+pub mod metrics;
+mod runner;
+mod store_ops;
+mod switches;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use cluster::records::{Member, Owner, RECORD_VERSION, keys};
+use cluster::store::MAX_PAGE;
+use cluster::{Cache, LeaseKeeper, LeaseTimes, Store, StoreError};
+use meeting_core::{Counts, Focus, FocusConfig, MeetingId};
+use parking_lot::Mutex;
+use rand::RngCore;
+use sip::Transport;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use transport::{BindError, Listen, Options, Transports};
+
+pub use config::{Config, FirstCall, Invalid, Meeting};
+use runner::{Input, Runner};
+use switches::Switches;
+
+/// Inputs of the loop that may wait; who answers waits for room.
+const INPUTS: usize = 4_096;
+
+/// How long the first look at the store may take.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+
+/// How long meetings of an earlier process wait for a switch to register: with none their calls would be ended.
+const SWITCH_WAIT: Duration = Duration::from_secs(3);
+
+/// How often the member's load is written, and a shutdown looks whether all is over.
+const LOAD_INTERVAL: Duration = Duration::from_secs(5);
+const SHUTDOWN_POLL: Duration = Duration::from_millis(20);
+
+/// Why a meeting manager does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting cannot be.
+    #[error("{0}")]
+    Config(#[from] Invalid),
+    /// A socket cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The admin socket cannot be opened.
+    #[error("cannot listen on {address} for the API: {source}")]
+    Admin {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The store does not answer.
+    #[error("the store does not work: {0}")]
+    Store(#[from] StoreError),
+    /// The store does not answer in time.
+    #[error("the store did not answer within {FIRST_LOOK:?}")]
+    StoreSilent,
+}
+
+/// A running meeting manager. Dropping it stops it at once, without a BYE: its meetings can be gone on with.
+#[derive(Debug)]
+pub struct MeetingManager {
+    config: Config,
+    focus: Arc<Mutex<Focus>>,
+    switches: Arc<Switches>,
+    transports: Transports,
+    inputs: mpsc::Sender<Input>,
+    lease: Option<LeaseKeeper>,
+    member: Arc<Mutex<Member>>,
+    admin: Option<SocketAddr>,
+    stop: CancellationToken,
+    run: Option<JoinHandle<()>>,
+}
+
+impl MeetingManager {
+    /// Starts. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
+        config.check()?;
+        let (transports, sip) = Transports::bind(&listeners(&config), None, Options::default())?;
+        let advertised = advertised(&config, &transports);
+        let sent_by = advertised
+            .first()
+            .map_or_else(|| "127.0.0.1".to_owned(), |(_, a)| a.to_string());
+        let mut focus_config = config.focus(&sent_by)?;
+        // Calls may name this machine, where no registrar has rewritten them.
+        focus_config
+            .aliases
+            .extend(advertised.iter().map(|(_, a)| a.ip().to_string()));
+        let focus = Arc::new(Mutex::new(new_focus(focus_config)));
+        let (inputs, receiver) = mpsc::channel(INPUTS);
+        let stop = CancellationToken::new();
+        let switches = Switches::new(config.id.clone(), inputs.clone());
+        let (admin, admin_address) = bind_admin(&config).await?;
+        let member = Arc::new(Mutex::new(Member {
+            version: RECORD_VERSION,
+            id: config.id.clone(),
+            sip: advertised,
+            api: admin_address.map_or_else(String::new, |a| format!("http://{a}")),
+            load: 0,
+            draining: false,
+        }));
+        let mut manager = Self {
+            config,
+            focus,
+            switches,
+            transports,
+            inputs,
+            lease: None,
+            member,
+            admin: admin_address,
+            stop,
+            run: None,
+        };
+        if let Some(listener) = admin {
+            manager.serve_admin(listener);
+        }
+        // The loop runs before calls are announced, and does the store work of adoptions meanwhile.
+        manager.begin(store, receiver, sip).await?;
+        Ok(manager)
+    }
+
+    async fn begin(
+        &mut self,
+        store: Arc<dyn Store>,
+        receiver: mpsc::Receiver<Input>,
+        sip: mpsc::Receiver<transport::Input>,
+    ) -> Result<(), StartError> {
+        let cache = Cache::switches(Arc::clone(&store));
+        tokio::time::timeout(FIRST_LOOK, cache.ready())
+            .await
+            .map_err(|_| StartError::StoreSilent)?;
+        let lease = LeaseKeeper::start(Arc::clone(&store), LeaseTimes::default());
+        let key = keys::member(&self.config.id);
+        let record = self.member_record();
+        tokio::time::timeout(FIRST_LOOK, lease.put(&key, record))
+            .await
+            .map_err(|_| StartError::StoreSilent)??;
+        self.lease = Some(lease);
+        let left = self.left_meetings(&*store).await?;
+        tokio::spawn(Arc::clone(&self.switches).follow(cache.clone(), self.stop.clone()));
+        if !left.is_empty() {
+            wait_for_switch(&cache).await;
+        }
+        self.focus
+            .lock()
+            .handle_switches(self.switches.sync(&cache));
+        self.follow_owners(&store);
+        let runner = Runner {
+            focus: Arc::clone(&self.focus),
+            store,
+            transports: self.transports.clone(),
+            switches: Arc::clone(&self.switches),
+            member: self.config.id.clone(),
+            inputs: self.inputs.clone(),
+            stop: self.stop.clone(),
+        };
+        self.run = Some(tokio::spawn(runner.run(sip, receiver)));
+        for (id, claimed) in left {
+            tracing::info!(meeting = %id, "going on with a meeting of an earlier process");
+            let _ = self.inputs.send(Input::Adopt(id, claimed)).await;
+        }
+        Ok(())
+    }
+
+    /// Meetings that an earlier process of this name owned, with their records.
+    async fn left_meetings(
+        &self,
+        store: &dyn Store,
+    ) -> Result<Vec<(MeetingId, meeting_core::Claimed)>, StoreError> {
+        let mut found = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let prefix = keys::owners();
+            let page = store.range(&prefix, MAX_PAGE, after.as_deref()).await?;
+            for entry in &page.entries {
+                let owner = serde_json::from_slice::<Owner>(&entry.value);
+                let id = entry.key.strip_prefix(&prefix).and_then(MeetingId::new);
+                let (Ok(owner), Some(id)) = (owner, id) else {
+                    continue;
+                };
+                if owner.member == self.config.id {
+                    let claimed =
+                        store_ops::load(store, id.as_str(), entry.modified, bytes::Bytes::new())
+                            .await?;
+                    found.push((id, claimed));
+                }
+            }
+            after = page.entries.last().map(|e| e.key.clone());
+            if !page.more {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// A meeting whose owner record names another member now is no longer ours.
+    fn follow_owners(&self, store: &Arc<dyn Store>) {
+        let owners = Cache::<Owner>::owners(Arc::clone(store));
+        let (inputs, stop, member) = (
+            self.inputs.clone(),
+            self.stop.clone(),
+            self.config.id.clone(),
+        );
+        tokio::spawn(async move {
+            let mut changes = owners.subscribe();
+            let prefix = keys::owners();
+            loop {
+                let change = tokio::select! {
+                    change = changes.next() => change,
+                    () = stop.cancelled() => return,
+                };
+                match change {
+                    Some(cluster::Change::Put(key, owner)) if owner.value.member != member => {
+                        if let Some(id) = key.strip_prefix(&prefix).and_then(MeetingId::new) {
+                            let _ = inputs.send(Input::Lost(id)).await;
+                        }
+                    }
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        });
+    }
+
+    fn member_record(&self) -> Vec<u8> {
+        serde_json::to_vec(&*self.member.lock()).expect("a member record has text keys only")
+    }
+
+    fn serve_admin(&self, listener: tokio::net::TcpListener) {
+        let (router, stop) = (self.admin_router(), self.stop.clone());
+        tokio::spawn(async move {
+            let served =
+                axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+            if let Err(e) = served.await {
+                tracing::error!(error = %e, "the API ended");
+            }
+        });
+    }
+
+    /// Listeners with the ports they really have: (transport, address).
+    #[must_use]
+    pub fn sip_addresses(&self) -> Vec<(Transport, SocketAddr)> {
+        let local = self.transports.local_addresses();
+        local.iter().map(|l| (l.transport, l.address)).collect()
+    }
+
+    /// Where the API of this role listens, if it was asked for.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// `GET /api/v1/meetings` and `GET /api/v1/meetings/{id}`.
+    #[must_use]
+    pub fn admin_router(&self) -> Router {
+        admin::router(admin::View {
+            member: self.config.id.clone(),
+            focus: Arc::clone(&self.focus),
+            switches: Arc::clone(&self.switches),
+        })
+    }
+
+    /// How much of everything there is.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.focus.lock().counts()
+    }
+
+    /// Takes no new meetings, and returns when those that are have ended, or after `patience`.
+    pub async fn drain(&self, patience: Duration) {
+        let _ = self.inputs.send(Input::Drain).await;
+        self.announce_drain().await;
+        self.wait_until_empty(patience).await;
+    }
+
+    async fn announce_drain(&self) {
+        self.member.lock().draining = true;
+        if let Some(lease) = &self.lease {
+            let key = keys::member(&self.config.id);
+            let put = lease.put(&key, self.member_record());
+            let _ = tokio::time::timeout(LOAD_INTERVAL, put).await;
+        }
+    }
+
+    async fn wait_until_empty(&self, patience: Duration) {
+        let deadline = tokio::time::Instant::now() + patience;
+        while tokio::time::Instant::now() < deadline {
+            let counts = self.counts();
+            if counts.meetings == 0 && counts.pending_requests == 0 {
+                return;
+            }
+            tokio::time::sleep(SHUTDOWN_POLL).await;
+        }
+    }
+
+    /// Ends every meeting with BYE, waits for the answers (as long as configured), and stops.
+    pub async fn shutdown(mut self) {
+        let patience = Duration::from_secs(self.config.shutdown_patience);
+        let _ = self.inputs.send(Input::Shutdown).await;
+        // The loop takes its inputs in order: when this one is through, so is the shutdown's beginning.
+        self.settled().await;
+        self.wait_until_empty(patience).await;
+        self.stop.cancel();
+        if let Some(run) = self.run.take() {
+            let _ = run.await;
+        }
+        self.switches.close();
+        self.transports.shutdown(Duration::from_millis(500)).await;
+        if let Some(lease) = self.lease.take() {
+            lease.stop().await;
+        }
+    }
+
+    async fn settled(&self) {
+        while self.inputs.capacity() < self.inputs.max_capacity() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+impl Drop for MeetingManager {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.switches.close();
+    }
+}
+
+fn new_focus(config: FocusConfig) -> Focus {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let unix_ms = u64::try_from(unix.as_millis()).unwrap_or(0);
+    Focus::new(config, seed, Instant::now(), unix_ms)
+}
+
+fn listeners(config: &Config) -> Vec<Listen> {
+    let listen = |transport| {
+        move |address: &SocketAddr| Listen {
+            transport,
+            address: *address,
+        }
+    };
+    config
+        .udp
+        .iter()
+        .map(listen(Transport::Udp))
+        .chain(config.tcp.iter().map(listen(Transport::Tcp)))
+        .collect()
+}
+
+/// Where registrars send SIP to.
+fn advertised(config: &Config, transports: &Transports) -> Vec<(String, SocketAddr)> {
+    let instead: Option<IpAddr> = config.advertise.parse().ok();
+    transports
+        .local_addresses()
+        .iter()
+        .map(|l| {
+            let ip = match instead {
+                Some(ip) if ip.is_ipv4() == l.address.is_ipv4() => ip,
+                _ => l.address.ip(),
+            };
+            let address = SocketAddr::new(ip, l.address.port());
+            (l.transport.uri_token().to_owned(), address)
+        })
+        .filter(|(_, address)| !address.ip().is_unspecified())
+        .collect()
+}
+
+async fn bind_admin(
+    config: &Config,
+) -> Result<(Option<tokio::net::TcpListener>, Option<SocketAddr>), StartError> {
+    let Some(address) = config.admin else {
+        return Ok((None, None));
+    };
+    let failed = |source| StartError::Admin { address, source };
+    let listener = tokio::net::TcpListener::bind(address)
+        .await
+        .map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((Some(listener), Some(bound)))
+}
+
+async fn wait_for_switch(cache: &Cache<cluster::records::SwitchRecord>) {
+    let mut changes = cache.subscribe();
+    let registered = async {
+        while cache.is_empty() {
+            if changes.next().await.is_none() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(SWITCH_WAIT, registered).await.is_err() {
+        tracing::warn!("no switch registered; calls of an earlier process may be ended");
+    }
+}

@@ -10,6 +10,8 @@
 //! With a reliable provisional response (RFC 3262) the offer or answer goes out before anything is stored:
 //! there is no dialog to go on with until the 200. A failure anywhere leaves the media as they were.
 
+use std::time::Duration;
+
 use sip::offer_answer::{self, LocalMedia, OfferKind, Plan, Policy, Unacceptable};
 use sip::sdp::SessionDescription;
 use sip::session_timer::Agreement;
@@ -20,9 +22,12 @@ use crate::config::EXTENSIONS;
 use crate::leg_mapping::{self, LegFacts};
 use crate::participant::{Cx, Leave, Participant, Phase};
 use crate::refusal::Refusal;
-use crate::shared::SDP;
+use crate::shared::{ParticipantTimer, SDP};
 use crate::slot_policy;
 use crate::switch_link::LegFailure;
+
+/// How long after no switch took a leg it is wanted again.
+const LEG_RETRY: Duration = Duration::from_secs(1);
 
 /// Which messages carry our side of an exchange.
 #[derive(Debug)]
@@ -173,6 +178,17 @@ impl Participant {
         }
     }
 
+    /// A leg that no switch took is wanted again, unless an exchange wants another one anyway.
+    pub(crate) fn on_leg_again(&mut self, cx: &mut Cx<'_>) {
+        if self
+            .exchange
+            .as_ref()
+            .is_none_or(|e| e.stage != Stage::Applying)
+        {
+            self.want_leg(cx);
+        }
+    }
+
     /// Begins an exchange with its target known.
     pub(crate) fn begin(
         &mut self,
@@ -238,6 +254,9 @@ impl Participant {
                 .unwrap_or_default();
             leg_mapping::local_media(&leg, &state, &fingerprints)
         });
+        if matches!(local, Ok(Some(_))) {
+            self.legless_since = None;
+        }
         match (waits, local) {
             (true, Ok(Some(local))) => self.on_media_ready(cx, Some(local)),
             (true, Ok(None)) => {
@@ -248,9 +267,23 @@ impl Participant {
             (false, Ok(None) | Err(LegFailure::Refused(_))) => {
                 self.leave(cx, &Leave::Ended("The media server could not carry on"));
             }
-            // Told again when the switch answers again.
-            (false, Err(LegFailure::NoSwitch)) => {}
+            (false, Err(LegFailure::NoSwitch)) => self.on_legless(cx),
         }
+    }
+
+    /// No switch takes the leg of a call that is: tried again for as long as media may be missing.
+    fn on_legless(&mut self, cx: &mut Cx<'_>) {
+        if cx.link.has(&self.id) {
+            // Its switch is told again when it answers again.
+            return;
+        }
+        let since = *self.legless_since.get_or_insert(cx.now);
+        if cx.now.saturating_duration_since(since) >= cx.sh.config.media_timeout {
+            self.leave(cx, &Leave::Ended("No media server answers"));
+            return;
+        }
+        let key = self.timer_key(cx, ParticipantTimer::Leg);
+        cx.sh.timers.set(key, cx.now + LEG_RETRY);
     }
 
     /// The switch carries the target.
@@ -378,7 +411,7 @@ impl Participant {
 }
 
 fn leg_refusal(failure: &LegFailure) -> Refusal {
-    const RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+    const RETRY: Duration = Duration::from_secs(5);
     match failure {
         LegFailure::NoSwitch => Refusal::unavailable("No media server answers", RETRY),
         LegFailure::Refused(text) => Refusal::unavailable(

@@ -707,6 +707,7 @@ impl Participant {
             ParticipantTimer::Session => self.on_session_due(cx),
             ParticipantTimer::Glare => self.on_idle(cx),
             ParticipantTimer::Delete => self.on_delete_again(cx),
+            ParticipantTimer::Leg => self.on_leg_again(cx),
         }
     }
 

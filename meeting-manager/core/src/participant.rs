@@ -159,6 +159,8 @@ pub(crate) struct Participant {
     pub(crate) leg_change: u64,
     /// The switch has moved the leg to these addresses; the peer does not know yet.
     pub(crate) moved: Option<LocalMedia>,
+    /// Since when no switch takes the leg of a call that is.
+    pub(crate) legless_since: Option<Instant>,
     /// The switch hears it.
     pub(crate) connected: bool,
     /// Subscriptions that share the dialog, for the record.
@@ -205,6 +207,7 @@ impl Participant {
             acked: None,
             leg_change: 0,
             moved: None,
+            legless_since: None,
             connected: false,
             subscriptions: Vec::new(),
             bye_waits: None,
@@ -418,6 +421,7 @@ impl Participant {
             ParticipantTimer::Reliable,
             ParticipantTimer::Session,
             ParticipantTimer::Glare,
+            ParticipantTimer::Leg,
         ] {
             let key = self.timer_key(cx, timer);
             cx.sh.timers.clear(&key);

@@ -84,10 +84,13 @@ pub(crate) enum ParticipantTimer {
     Glare,
     /// When a deletion that the store refused is tried again.
     Delete,
+    /// When a leg that no switch took is wanted again.
+    Leg,
 }
 
 impl ParticipantTimer {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Leg,
         Self::Accepted,
         Self::Reliable,
         Self::Session,

@@ -135,6 +135,11 @@ impl SwitchLink {
         &self.instance
     }
 
+    /// Whether a leg is wanted.
+    pub(crate) fn has(&self, id: &ParticipantId) -> bool {
+        self.legs.contains_key(id)
+    }
+
     /// Legs that the switch may hold.
     pub(crate) fn leg_count(&self) -> usize {
         self.legs.len()

@@ -1,0 +1,428 @@
+//! The meeting manager's configuration: one typed struct, checked before any socket opens.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use meeting_core::{FocusConfig, MeetingConfig, MeetingId, SessionTimerConfig, SubscriptionConfig};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sip::offer_answer::SrtpSuite;
+
+const SUITES: [SrtpSuite; 4] = [
+    SrtpSuite::AeadAes128Gcm,
+    SrtpSuite::AeadAes256Gcm,
+    SrtpSuite::AesCm128HmacSha1_80,
+    SrtpSuite::AesCm128HmacSha1_32,
+];
+
+/// One meeting manager: the other end of every call to a meeting.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Name of this meeting manager, unique in the cluster.
+    pub id: String,
+    /// Domain of meeting addresses: sip:<meeting>@<domain>. The same as the registrars'.
+    pub domain: String,
+    /// Other domains and addresses that mean the same.
+    pub aliases: Vec<String>,
+    /// Addresses to listen on for SIP over UDP. Only registrars call here. Port 0 takes a free one.
+    #[schemars(with = "Vec<String>")]
+    pub udp: Vec<SocketAddr>,
+    /// Addresses to listen on for SIP over TCP. The same port as UDP's serves best.
+    #[schemars(with = "Vec<String>")]
+    pub tcp: Vec<SocketAddr>,
+    /// Address by which registrars reach this meeting manager, where it listens on all (0.0.0.0, ::). Empty: the
+    /// address listened on.
+    pub advertise: String,
+    /// Networks that the registrars are in. Requests from anywhere else are refused: registrars ask for passwords,
+    /// and this role believes what they say.
+    pub trusted_networks: Vec<String>,
+    /// Meetings that may be called at any time.
+    pub meetings: Vec<Meeting>,
+    /// What happens to a call to a name that no meeting has.
+    pub first_call: FirstCall,
+    /// User part of the address that makes a new meeting at every call (RFC 4579); empty: there is none.
+    pub factory: String,
+    /// Codecs of audio, best first, by their names in SDP.
+    pub audio_codecs: Vec<String>,
+    /// Codecs of video, best first.
+    pub video_codecs: Vec<String>,
+    /// SRTP suites where the keys come by SDP, best first: AEAD_AES_128_GCM, AEAD_AES_256_GCM,
+    /// AES_CM_128_HMAC_SHA1_80, AES_CM_128_HMAC_SHA1_32.
+    pub suites: Vec<String>,
+    /// Refuse calls whose media are not encrypted.
+    pub require_srtp: bool,
+    /// Seconds without a packet from a participant after which its call is ended.
+    pub media_timeout: u64,
+    /// Seconds after which a call that nobody refreshes is ended (session timers, RFC 4028), where the caller does not
+    /// ask for less.
+    pub session_expires: u64,
+    /// Least of the above that a caller may ask for, seconds; not below 90.
+    pub session_min: u64,
+    /// Least time between two participant lists sent to the same subscriber, ms. Lowering it makes lists follow
+    /// faster and costs messages where many join at once.
+    pub roster_interval: u64,
+    /// Meetings served at once.
+    pub max_meetings: usize,
+    /// Calls and subscriptions served at once.
+    pub max_dialogs: usize,
+    /// Seconds that ending calls may take at a shutdown.
+    pub shutdown_patience: u64,
+    /// Address for the read-only HTTP API of this role alone; not set: only where the command serves it.
+    #[schemars(with = "Option<String>")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<SocketAddr>,
+}
+
+/// One meeting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Meeting {
+    /// User part of its address: letters, digits, dot, dash, underscore, plus.
+    pub id: String,
+    /// Shown to people; empty: the id.
+    pub title: String,
+    /// Whether people without an account may join.
+    pub guests: bool,
+    /// Whether anybody may join now; false declines every call.
+    pub open: bool,
+    /// Addresses that may join ("sip:alice@example.org"); empty: everybody whom the rest lets in.
+    pub allowed: Vec<String>,
+    /// Most participants.
+    pub max_participants: usize,
+    /// Loudest speakers heard at once, 1 to 3.
+    pub audio_slots: usize,
+    /// Pictures a browser may be sent at once; 0: a meeting without video.
+    pub video_slots: usize,
+}
+
+impl Default for Meeting {
+    fn default() -> Self {
+        let core = MeetingConfig::default();
+        Self {
+            id: String::new(),
+            title: core.title,
+            guests: core.guests,
+            open: core.open,
+            allowed: core.allowed,
+            max_participants: core.max_participants,
+            audio_slots: core.audio_slots,
+            video_slots: core.video_slots,
+        }
+    }
+}
+
+/// Calls to names that no meeting has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct FirstCall {
+    /// Such a call makes a meeting, which ends with its last participant; false: it is answered 404.
+    pub creates: bool,
+    /// Whether people without an account may join meetings made so, or by the factory.
+    pub guests: bool,
+    /// Most participants of such a meeting.
+    pub max_participants: usize,
+    /// Loudest speakers heard at once, 1 to 3.
+    pub audio_slots: usize,
+    /// Pictures a browser may be sent at once.
+    pub video_slots: usize,
+}
+
+impl Default for FirstCall {
+    fn default() -> Self {
+        let core = MeetingConfig::default();
+        Self {
+            creates: true,
+            guests: false,
+            max_participants: 100,
+            audio_slots: core.audio_slots,
+            video_slots: core.video_slots,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let core = FocusConfig::default();
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, 5070));
+        Self {
+            id: "manager-1".into(),
+            domain: "localhost".into(),
+            aliases: Vec::new(),
+            udp: vec![local],
+            tcp: vec![local],
+            advertise: String::new(),
+            trusted_networks: vec!["127.0.0.0/8".into(), "::1/128".into()],
+            meetings: Vec::new(),
+            first_call: FirstCall::default(),
+            factory: String::new(),
+            audio_codecs: core.audio_codecs,
+            video_codecs: core.video_codecs,
+            suites: core.suites.iter().map(|s| s.as_str().to_owned()).collect(),
+            require_srtp: false,
+            media_timeout: core.media_timeout.as_secs(),
+            session_expires: core.session_timer.interval.as_secs(),
+            session_min: core.session_timer.min.as_secs(),
+            roster_interval: 1_000,
+            max_meetings: core.max_meetings,
+            max_dialogs: core.max_dialogs,
+            shutdown_patience: 2,
+            admin: None,
+        }
+    }
+}
+
+/// A setting that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {what}; {instead}")]
+pub struct Invalid {
+    /// Name of the setting.
+    pub key: &'static str,
+    /// What is wrong.
+    pub what: String,
+    /// What to write instead.
+    pub instead: String,
+}
+
+fn invalid(key: &'static str, what: impl Into<String>, instead: impl Into<String>) -> Invalid {
+    Invalid {
+        key,
+        what: what.into(),
+        instead: instead.into(),
+    }
+}
+
+impl Meeting {
+    fn core(&self) -> MeetingConfig {
+        MeetingConfig {
+            title: if self.title.is_empty() {
+                self.id.clone()
+            } else {
+                self.title.clone()
+            },
+            guests: self.guests,
+            open: self.open,
+            allowed: self.allowed.clone(),
+            max_participants: self.max_participants,
+            audio_slots: self.audio_slots,
+            video_slots: self.video_slots,
+        }
+    }
+}
+
+impl FirstCall {
+    fn core(&self) -> MeetingConfig {
+        MeetingConfig {
+            guests: self.guests,
+            max_participants: self.max_participants,
+            audio_slots: self.audio_slots,
+            video_slots: self.video_slots,
+            ..MeetingConfig::default()
+        }
+    }
+}
+
+impl Config {
+    /// What is wrong, if anything.
+    ///
+    /// # Errors
+    /// [`Invalid`] for the first setting that cannot be.
+    pub fn check(&self) -> Result<(), Invalid> {
+        self.focus("127.0.0.1").map(drop)?;
+        if self.id.is_empty() {
+            return Err(invalid(
+                "id",
+                "is empty",
+                "give this meeting manager a name",
+            ));
+        }
+        if self.udp.is_empty() && self.tcp.is_empty() {
+            let instead = "write an address, for example udp = [\"127.0.0.1:5070\"]";
+            return Err(invalid("udp", "nothing to listen on", instead));
+        }
+        let all = self.udp.iter().chain(&self.tcp);
+        let any = all.clone().any(|a| a.ip().is_unspecified());
+        if any && self.advertise.is_empty() {
+            return Err(invalid(
+                "advertise",
+                "is needed where all addresses are listened on",
+                "write the address by which registrars reach this machine",
+            ));
+        }
+        if !self.advertise.is_empty() && self.advertise.parse::<IpAddr>().is_err() {
+            return Err(invalid(
+                "advertise",
+                format!("{:?} is no address", self.advertise),
+                "write an IPv4 or IPv6 address without a port",
+            ));
+        }
+        Ok(())
+    }
+
+    /// What the core is told. `sent_by` is `host[:port]` for our Via.
+    ///
+    /// # Errors
+    /// [`Invalid`] for the first setting that cannot be.
+    pub(crate) fn focus(&self, sent_by: &str) -> Result<FocusConfig, Invalid> {
+        if self.domain.is_empty() {
+            return Err(invalid(
+                "domain",
+                "is empty",
+                "write the domain of the meeting addresses",
+            ));
+        }
+        if self.session_min < 90 {
+            let instead = "write 90 or more (RFC 4028 §4)";
+            return Err(invalid("session_min", "is too short", instead));
+        }
+        if self.session_expires < self.session_min {
+            let instead = "write as much or more";
+            return Err(invalid("session_expires", "is below session_min", instead));
+        }
+        let mut meetings = BTreeMap::new();
+        for meeting in &self.meetings {
+            let id = meeting_id("meetings.id", &meeting.id)?;
+            slots("meetings.audio_slots", meeting.audio_slots)?;
+            if meetings.insert(id, meeting.core()).is_some() {
+                let what = format!("{:?} is there twice", meeting.id);
+                return Err(invalid(
+                    "meetings.id",
+                    what,
+                    "give each meeting a name of its own",
+                ));
+            }
+        }
+        slots("first_call.audio_slots", self.first_call.audio_slots)?;
+        let factory = match self.factory.as_str() {
+            "" => None,
+            name => Some((meeting_id("factory", name)?, self.first_call.core())),
+        };
+        Ok(FocusConfig {
+            member: self.id.clone(),
+            domain: self.domain.clone(),
+            aliases: self.aliases.clone(),
+            sent_by: sent_by.to_owned(),
+            trusted: networks(&self.trusted_networks)?,
+            meetings,
+            first_call: self.first_call.creates.then(|| self.first_call.core()),
+            factory,
+            max_meetings: self.max_meetings,
+            max_dialogs: self.max_dialogs,
+            audio_codecs: self.audio_codecs.clone(),
+            video_codecs: self.video_codecs.clone(),
+            suites: self.suites()?,
+            require_srtp: self.require_srtp,
+            media_timeout: Duration::from_secs(self.media_timeout),
+            session_timer: SessionTimerConfig {
+                interval: Duration::from_secs(self.session_expires),
+                min: Duration::from_secs(self.session_min),
+            },
+            subscription: SubscriptionConfig {
+                throttle: Duration::from_millis(self.roster_interval),
+                ..SubscriptionConfig::default()
+            },
+            ..FocusConfig::default()
+        })
+    }
+
+    fn suites(&self) -> Result<Vec<SrtpSuite>, Invalid> {
+        self.suites
+            .iter()
+            .map(|name| {
+                SUITES.into_iter().find(|s| s.as_str() == name).ok_or_else(|| {
+                    invalid(
+                        "suites",
+                        format!("{name:?} is not known"),
+                        "write AEAD_AES_128_GCM, AEAD_AES_256_GCM, AES_CM_128_HMAC_SHA1_80 or AES_CM_128_HMAC_SHA1_32",
+                    )
+                })
+            })
+            .collect()
+    }
+}
+
+fn meeting_id(key: &'static str, name: &str) -> Result<MeetingId, Invalid> {
+    MeetingId::new(name).ok_or_else(|| {
+        invalid(
+            key,
+            format!("{name:?} cannot stand in an address"),
+            "use at most 64 letters, digits, dots, dashes, underscores or plus signs",
+        )
+    })
+}
+
+fn slots(key: &'static str, slots: usize) -> Result<(), Invalid> {
+    if (1..=3).contains(&slots) {
+        Ok(())
+    } else {
+        Err(invalid(
+            key,
+            format!("{slots} is out of range"),
+            "write 1, 2 or 3",
+        ))
+    }
+}
+
+fn networks(list: &[String]) -> Result<Vec<IpNet>, Invalid> {
+    list.iter()
+        .map(|text| {
+            text.parse::<IpNet>()
+                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+                .map_err(|_| {
+                    invalid(
+                        "trusted_networks",
+                        format!("{text:?} is no network"),
+                        "write an address or a network, for example \"10.1.0.0/16\"",
+                    )
+                })
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_configuration_is_valid() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn each_bad_setting_is_named() {
+        let bad = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err().key
+        };
+        assert_eq!(bad(|c| c.domain.clear()), "domain");
+        assert_eq!(bad(|c| c.session_min = 10), "session_min");
+        assert_eq!(bad(|c| c.session_expires = 89), "session_expires");
+        assert_eq!(bad(|c| c.factory = "a b".into()), "factory");
+        assert_eq!(
+            bad(|c| c.trusted_networks.push("x".into())),
+            "trusted_networks"
+        );
+        assert_eq!(bad(|c| c.suites.push("ROT13".into())), "suites");
+        assert_eq!(
+            bad(|c| c.udp[0].set_ip(Ipv4Addr::UNSPECIFIED.into())),
+            "advertise"
+        );
+        assert_eq!(
+            bad(|c| c.first_call.audio_slots = 0),
+            "first_call.audio_slots"
+        );
+        assert_eq!(
+            bad(|c| c.meetings = vec![
+                Meeting {
+                    id: "a".into(),
+                    ..Meeting::default()
+                };
+                2
+            ]),
+            "meetings.id"
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! The meeting manager's metrics, each described once.
+
+use meeting_core::Counts;
+use sip::Message;
+
+/// Describes them; call once a recorder is installed.
+pub fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge};
+    describe_counter!(
+        "rostrum_manager_messages_total",
+        Unit::Count,
+        "SIP messages received, by kind"
+    );
+    describe_gauge!(
+        "rostrum_manager_meetings",
+        Unit::Count,
+        "Meetings served here"
+    );
+    describe_gauge!(
+        "rostrum_manager_participants",
+        Unit::Count,
+        "Participants of them"
+    );
+    describe_gauge!(
+        "rostrum_manager_dialogs",
+        Unit::Count,
+        "Dialogs of calls and subscriptions"
+    );
+    describe_gauge!(
+        "rostrum_manager_subscriptions",
+        Unit::Count,
+        "Subscriptions to participant lists"
+    );
+    describe_gauge!(
+        "rostrum_manager_transactions",
+        Unit::Count,
+        "SIP transactions under way"
+    );
+    describe_gauge!(
+        "rostrum_manager_operations",
+        Unit::Count,
+        "Operations of store and switches under way"
+    );
+}
+
+pub(crate) fn message_received(message: &Message) {
+    let kind = if message.is_request() {
+        "request"
+    } else {
+        "response"
+    };
+    metrics::counter!("rostrum_manager_messages_total", "kind" => kind).increment(1);
+}
+
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "counts of things in memory are far below 2^52"
+)]
+pub(crate) fn counts(counts: &Counts) {
+    let gauge = |name: &'static str, value: usize| metrics::gauge!(name).set(value as f64);
+    gauge("rostrum_manager_meetings", counts.meetings);
+    gauge("rostrum_manager_participants", counts.participants);
+    gauge("rostrum_manager_dialogs", counts.dialogs);
+    gauge("rostrum_manager_subscriptions", counts.subscriptions);
+    gauge(
+        "rostrum_manager_transactions",
+        counts.client_transactions + counts.server_transactions,
+    );
+    gauge("rostrum_manager_operations", counts.pending_operations);
+}

@@ -1,0 +1,265 @@
+//! The switches: who is registered, a connection to each, and what they report.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::records::SwitchRecord;
+use cluster::registry::Cache;
+use control::v1 as ctl;
+use control::v1::switch_client::SwitchClient;
+use meeting_core::{ApplyFailure, SwitchId, SwitchInfo};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::runner::Input;
+
+/// A switch that takes longer to answer is passed over.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Longest pause before a lost event stream is opened again.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// Largest answer taken: a meeting of a thousand legs is some 300 kB.
+const MAX_MESSAGE: usize = 16 << 20;
+
+#[derive(Debug)]
+struct Connection {
+    control: String,
+    client: SwitchClient<Channel>,
+    events: CancellationToken,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.events.cancel();
+    }
+}
+
+/// All switches.
+#[derive(Debug)]
+pub(crate) struct Switches {
+    member: String,
+    connections: Mutex<BTreeMap<SwitchId, Connection>>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Switches {
+    pub(crate) fn new(member: String, inputs: mpsc::Sender<Input>) -> Arc<Self> {
+        Arc::new(Self {
+            member,
+            connections: Mutex::default(),
+            inputs,
+        })
+    }
+
+    /// Follows the registry until `stop`.
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        cache: Cache<SwitchRecord>,
+        stop: CancellationToken,
+    ) {
+        let mut changes = cache.subscribe();
+        loop {
+            if self
+                .inputs
+                .send(Input::Switches(self.sync(&cache)))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            tokio::select! {
+                change = changes.next() => if change.is_none() { return },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Opens and closes connections to match the registry. A switch that lost its lease keeps its connection:
+    /// it goes on forwarding, and meetings on it are still ours.
+    pub(crate) fn sync(
+        self: &Arc<Self>,
+        cache: &Cache<SwitchRecord>,
+    ) -> BTreeMap<SwitchId, SwitchInfo> {
+        let mut infos = BTreeMap::new();
+        for (_, cached) in cache.snapshot() {
+            let record = &cached.value;
+            let id = SwitchId::new(&record.id);
+            self.connect(&id, &record.control);
+            infos.insert(id, info(record));
+        }
+        infos
+    }
+
+    fn connect(self: &Arc<Self>, id: &SwitchId, control: &str) {
+        let mut connections = self.connections.lock();
+        if connections.get(id).is_some_and(|c| c.control == control) {
+            return;
+        }
+        let endpoint = match Endpoint::from_shared(control.to_owned()) {
+            Ok(endpoint) => endpoint
+                .connect_timeout(PATIENCE)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(Duration::from_secs(5))
+                .keep_alive_timeout(PATIENCE)
+                .keep_alive_while_idle(true),
+            Err(e) => {
+                tracing::warn!(switch = %id, control, error = %e, "the switch names no usable address");
+                return;
+            }
+        };
+        let client = SwitchClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
+        let events = CancellationToken::new();
+        let listen = listen(
+            id.clone(),
+            client.clone(),
+            self.member.clone(),
+            self.inputs.clone(),
+        );
+        let stopped = events.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(listen).await });
+        let connection = Connection {
+            control: control.to_owned(),
+            client,
+            events,
+        };
+        connections.insert(id.clone(), connection);
+    }
+
+    fn client(&self, id: &SwitchId) -> Option<SwitchClient<Channel>> {
+        self.connections.lock().get(id).map(|c| c.client.clone())
+    }
+
+    /// Tells a switch.
+    pub(crate) async fn apply(
+        &self,
+        id: &SwitchId,
+        request: ctl::ApplyRequest,
+    ) -> Result<ctl::ApplyResponse, ApplyFailure> {
+        let mut client = self.client(id).ok_or(ApplyFailure::Unavailable)?;
+        let meeting = request.meeting.clone();
+        match tokio::time::timeout(PATIENCE, client.apply(request)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => {
+                tracing::warn!(switch = %id, meeting, %status, "the switch did not do it");
+                Err(failure(&status))
+            }
+            Err(_) => {
+                tracing::warn!(switch = %id, meeting, "the switch did not answer in time");
+                Err(ApplyFailure::Unavailable)
+            }
+        }
+    }
+
+    /// Asks a switch what it carries of a meeting.
+    pub(crate) async fn inspect(
+        &self,
+        id: &SwitchId,
+        meeting: &str,
+    ) -> Option<ctl::InspectResponse> {
+        let mut client = self.client(id)?;
+        let request = ctl::InspectRequest {
+            meeting: meeting.to_owned(),
+        };
+        let answer = tokio::time::timeout(PATIENCE, client.inspect(request)).await;
+        answer.ok()?.ok().map(tonic::Response::into_inner)
+    }
+
+    /// Closes all event streams.
+    pub(crate) fn close(&self) {
+        self.connections.lock().clear();
+    }
+}
+
+fn failure(status: &Status) -> ApplyFailure {
+    match status.code() {
+        Code::FailedPrecondition => ApplyFailure::Fenced,
+        Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange | Code::PermissionDenied => {
+            ApplyFailure::Refused
+        }
+        _ => ApplyFailure::Unavailable,
+    }
+}
+
+fn info(record: &SwitchRecord) -> SwitchInfo {
+    SwitchInfo {
+        load: record.load,
+        draining: record.draining,
+        instance: record.instance.clone(),
+        fingerprints: record
+            .fingerprints
+            .iter()
+            .filter_map(|(algorithm, digest)| {
+                Some((algorithm.to_ascii_lowercase(), unhex(digest)?))
+            })
+            .collect(),
+    }
+}
+
+/// Hex digits, with or without colons between the bytes.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = text
+        .bytes()
+        .filter(|b| *b != b':')
+        .map(|b| {
+            char::from(b)
+                .to_digit(16)
+                .and_then(|d| u8::try_from(d).ok())
+        })
+        .collect::<Option<_>>()?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    rest.is_empty()
+        .then(|| pairs.iter().map(|[high, low]| high << 4 | low).collect())
+}
+
+/// Keeps the event stream of a switch open; it begins with a Hello every time, which tells of a restart.
+async fn listen(
+    id: SwitchId,
+    mut client: SwitchClient<Channel>,
+    member: String,
+    inputs: mpsc::Sender<Input>,
+) {
+    let mut backoff = Duration::from_millis(100);
+    loop {
+        let request = ctl::EventsRequest {
+            version: control::VERSION,
+            member: member.clone(),
+            meeting: String::new(),
+        };
+        if let Ok(stream) = client.events(request).await {
+            let mut stream = stream.into_inner();
+            while let Ok(Some(event)) = stream.message().await {
+                backoff = Duration::from_millis(100);
+                if inputs
+                    .send(Input::SwitchEvent(id.clone(), event))
+                    .await
+                    .is_err()
+                {
+                    return;
+                }
+            }
+            tracing::debug!(switch = %id, "event stream ended");
+        }
+        tokio::time::sleep(backoff).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_are_read_with_and_without_colons() {
+        assert_eq!(unhex("0aFF"), Some(vec![10, 255]));
+        assert_eq!(unhex("0A:ff"), Some(vec![10, 255]));
+        assert_eq!(unhex("0"), None);
+        assert_eq!(unhex("zz"), None);
+    }
+}
