@@ -12,6 +12,7 @@ pub mod codec;
 pub mod codecs;
 pub mod dtls;
 pub mod error;
+pub mod extensions;
 pub mod ice;
 pub mod ids;
 pub mod io;
