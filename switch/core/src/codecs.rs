@@ -132,19 +132,29 @@ impl Format {
         let param = |key: &str| fmtp_param(&codec.fmtp, key);
         let number = |key: &str| param(key).and_then(|v| v.parse().ok()).unwrap_or(0);
         if let Some(audio) = AudioCodec::ALL.into_iter().find(|c| is(c.name())) {
-            let fits =
-                codec.clock_rate == audio.clock_rate() || codec.clock_rate == 0;
-            return if fits { Self::Audio(audio) } else { Self::Other };
+            let fits = codec.clock_rate == audio.clock_rate() || codec.clock_rate == 0;
+            return if fits {
+                Self::Audio(audio)
+            } else {
+                Self::Other
+            };
         }
         if is("VP8") {
             Self::Vp8
         } else if is("VP9") {
-            Self::Vp9 { profile: number("profile-id") }
+            Self::Vp9 {
+                profile: number("profile-id"),
+            }
         } else if is("AV1") {
-            Self::Av1 { profile: number("profile") }
+            Self::Av1 {
+                profile: number("profile"),
+            }
         } else if is("H264") {
             let profile = H264Profile::parse(param("profile-level-id").unwrap_or("42000a"));
-            Self::H264 { profile, mode: number("packetization-mode") }
+            Self::H264 {
+                profile,
+                mode: number("packetization-mode"),
+            }
         } else if is("telephone-event") {
             Self::TelephoneEvent(codec.clock_rate)
         } else if is("CN") {
@@ -158,8 +168,14 @@ impl Format {
     pub fn accepts(self, sent: Self) -> bool {
         match (self, sent) {
             (
-                Self::H264 { profile: mine, mode: my_mode },
-                Self::H264 { profile: theirs, mode: their_mode },
+                Self::H264 {
+                    profile: mine,
+                    mode: my_mode,
+                },
+                Self::H264 {
+                    profile: theirs,
+                    mode: their_mode,
+                },
             ) => mine.accepts(theirs) && my_mode >= their_mode,
             (Self::Other, _) => false,
             _ => self == sent,
@@ -231,7 +247,9 @@ impl CodecList {
             .iter()
             .filter_map(|c| {
                 let payload_type = u8::try_from(c.payload_type).ok().filter(|p| *p < 128)?;
-                let rtx = u8::try_from(c.rtx_payload_type).ok().filter(|p| (1..128).contains(p));
+                let rtx = u8::try_from(c.rtx_payload_type)
+                    .ok()
+                    .filter(|p| (1..128).contains(p));
                 let format = Format::parse(c);
                 let clock_rate = match (c.clock_rate, format) {
                     (0, Format::Audio(codec)) => codec.clock_rate(),
@@ -269,7 +287,9 @@ impl CodecList {
     /// The place of a payload type.
     #[inline]
     pub fn index_of(&self, payload_type: u8) -> Option<usize> {
-        self.specs.iter().position(|s| s.payload_type == payload_type)
+        self.specs
+            .iter()
+            .position(|s| s.payload_type == payload_type)
     }
 
     /// The place of the codec an RTX payload type repairs.
@@ -280,7 +300,9 @@ impl CodecList {
 
     /// Whether a payload type, primary or RTX, is of this m-line.
     pub fn has(&self, payload_type: u8) -> bool {
-        self.index_of(payload_type).or_else(|| self.repaired_by(payload_type)).is_some()
+        self.index_of(payload_type)
+            .or_else(|| self.repaired_by(payload_type))
+            .is_some()
     }
 
     /// The payload type that takes `sent`: the very same format first, else a compatible one.
@@ -332,22 +354,43 @@ mod tests {
             codec(98, "VP9", 90_000, "profile-id=0"),
             codec(100, "VP9", 90_000, "profile-id=2"),
         ]);
-        assert_eq!(list.accepting(Format::Vp9 { profile: 2 }).unwrap().payload_type, 100);
+        assert_eq!(
+            list.accepting(Format::Vp9 { profile: 2 })
+                .unwrap()
+                .payload_type,
+            100
+        );
         assert!(list.accepting(Format::Vp9 { profile: 1 }).is_none());
     }
 
     #[test]
     fn h264_takes_the_same_profile_first_and_then_a_compatible_one() {
         let list = CodecList::new(&[
-            codec(102, "H264", 90_000, "packetization-mode=1;profile-level-id=42001f"),
-            codec(108, "H264", 90_000, "packetization-mode=1;profile-level-id=42e01f"),
+            codec(
+                102,
+                "H264",
+                90_000,
+                "packetization-mode=1;profile-level-id=42001f",
+            ),
+            codec(
+                108,
+                "H264",
+                90_000,
+                "packetization-mode=1;profile-level-id=42e01f",
+            ),
             codec(114, "H264", 90_000, "profile-level-id=4d001f"),
         ]);
-        let sent = |id, mode| Format::H264 { profile: H264Profile::parse(id), mode };
+        let sent = |id, mode| Format::H264 {
+            profile: H264Profile::parse(id),
+            mode,
+        };
         assert_eq!(list.accepting(sent("42e034", 1)).unwrap().payload_type, 108);
         assert_eq!(list.accepting(sent("42001f", 0)).unwrap().payload_type, 102);
         assert_eq!(list.accepting(sent("4d001f", 0)).unwrap().payload_type, 114);
-        assert!(list.accepting(sent("4d001f", 1)).is_none(), "FU-A to a mode 0 decoder");
+        assert!(
+            list.accepting(sent("4d001f", 1)).is_none(),
+            "FU-A to a mode 0 decoder"
+        );
         assert!(list.accepting(sent("64001f", 1)).is_none());
     }
 

@@ -30,10 +30,19 @@ pub enum ExtensionKind {
 pub const KINDS: usize = 8;
 
 const URIS: [(&str, ExtensionKind); KINDS + 1] = [
-    ("urn:ietf:params:rtp-hdrext:ssrc-audio-level", ExtensionKind::AudioLevel),
+    (
+        "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+        ExtensionKind::AudioLevel,
+    ),
     ("urn:ietf:params:rtp-hdrext:sdes:mid", ExtensionKind::Mid),
-    ("http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time", ExtensionKind::AbsSendTime),
-    ("urn:3gpp:video-orientation", ExtensionKind::VideoOrientation),
+    (
+        "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
+        ExtensionKind::AbsSendTime,
+    ),
+    (
+        "urn:3gpp:video-orientation",
+        ExtensionKind::VideoOrientation,
+    ),
     (
         "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension",
         ExtensionKind::DependencyDescriptor,
@@ -43,12 +52,18 @@ const URIS: [(&str, ExtensionKind); KINDS + 1] = [
         "http://www.webrtc.org/experiments/rtp-hdrext/generic-frame-descriptor-02",
         ExtensionKind::DependencyDescriptor,
     ),
-    ("http://www.webrtc.org/experiments/rtp-hdrext/playout-delay", ExtensionKind::PlayoutDelay),
+    (
+        "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay",
+        ExtensionKind::PlayoutDelay,
+    ),
     (
         "http://www.webrtc.org/experiments/rtp-hdrext/video-content-type",
         ExtensionKind::VideoContentType,
     ),
-    ("http://www.webrtc.org/experiments/rtp-hdrext/color-space", ExtensionKind::ColorSpace),
+    (
+        "http://www.webrtc.org/experiments/rtp-hdrext/color-space",
+        ExtensionKind::ColorSpace,
+    ),
 ];
 
 impl ExtensionKind {
@@ -133,19 +148,33 @@ mod tests {
                 id: 14,
                 uri: "urn:ietf:params:rtp-hdrext:ssrc-audio-level".into(),
             },
-            control::HeaderExtension { id: 300, uri: "urn:3gpp:video-orientation".into() },
-            control::HeaderExtension { id: 5, uri: "urn:unknown".into() },
+            control::HeaderExtension {
+                id: 300,
+                uri: "urn:3gpp:video-orientation".into(),
+            },
+            control::HeaderExtension {
+                id: 5,
+                uri: "urn:unknown".into(),
+            },
         ]);
         assert_eq!(ids.id(ExtensionKind::AudioLevel), 14);
         assert_eq!(ids.id(ExtensionKind::VideoOrientation), 0);
-        let p = [0x90, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0, 1, 0xe0, 0x85, 0x50, 1];
+        let p = [
+            0x90, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0, 1, 0xe0, 0x85, 0x50, 1,
+        ];
         let view = RtpView::parse(&p).unwrap();
-        assert_eq!(ids.read(&view).get(ExtensionKind::AudioLevel), Some(&[0x85][..]));
+        assert_eq!(
+            ids.read(&view).get(ExtensionKind::AudioLevel),
+            Some(&[0x85][..])
+        );
         assert_eq!(ids.read(&view).get(ExtensionKind::VideoOrientation), None);
     }
 
     #[test]
     fn abs_send_time_is_six_dot_eighteen() {
-        assert_eq!(abs_send_time(Duration::from_millis(64_000 + 1_500)), [0x06, 0, 0]);
+        assert_eq!(
+            abs_send_time(Duration::from_millis(64_000 + 1_500)),
+            [0x06, 0, 0]
+        );
     }
 }

@@ -11,6 +11,7 @@
 pub mod codec;
 pub mod codecs;
 pub mod dtls;
+pub mod dtmf;
 pub mod error;
 pub mod extensions;
 pub mod ice;

@@ -44,17 +44,24 @@ impl<M: Copy> RetransmitBuffer<M> {
     }
 
     /// Keeps a packet given in parts; the oldest with the same place goes.
-    pub fn insert(&mut self, now: Instant, sequence: u16, parts: [&[u8]; 2], meta: M) {
-        let len = parts[0].len() + parts[1].len();
+    pub fn insert(&mut self, now: Instant, sequence: u16, parts: [&[u8]; 3], meta: M) {
+        let len = parts.iter().map(|p| p.len()).sum();
         let place = usize::from(sequence) % KEPT;
         if len > MAX_PACKET {
             self.entries[place] = None;
             return;
         }
-        let room = &mut self.octets[place * MAX_PACKET..][..len];
-        room[..parts[0].len()].copy_from_slice(parts[0]);
-        room[parts[0].len()..].copy_from_slice(parts[1]);
-        self.entries[place] = Some(Kept { sequence, at: now, meta, len });
+        let mut at = place * MAX_PACKET;
+        for part in parts {
+            self.octets[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        self.entries[place] = Some(Kept {
+            sequence,
+            at: now,
+            meta,
+            len,
+        });
     }
 
     /// A kept packet that is young enough.
@@ -103,7 +110,9 @@ pub struct MissingTracker {
 
 impl Default for MissingTracker {
     fn default() -> Self {
-        Self { missing: Vec::with_capacity(MAX_MISSING) }
+        Self {
+            missing: Vec::with_capacity(MAX_MISSING),
+        }
     }
 }
 
@@ -152,7 +161,9 @@ impl MissingTracker {
         out: &mut [u16; MAX_MISSING],
     ) -> usize {
         let mut n = 0;
-        let base = rtt.unwrap_or(RETRY).clamp(RETRY / 2, Duration::from_millis(500));
+        let base = rtt
+            .unwrap_or(RETRY)
+            .clamp(RETRY / 2, Duration::from_millis(500));
         self.missing.retain_mut(|m| {
             if m.next > now {
                 return true;
@@ -179,15 +190,21 @@ mod tests {
     fn a_kept_packet_is_found_until_it_is_overwritten_or_old() {
         let t = Instant::now();
         let mut b = RetransmitBuffer::new();
-        b.insert(t, 65_535, [b"head", b"tail"], 7u8);
+        b.insert(t, 65_535, [b"he", b"ad", b"tail"], 7u8);
         let (kept, octets) = b.get(t, 65_535).unwrap();
         assert_eq!((kept.meta, octets), (7, &b"headtail"[..]));
         assert!(b.get(t, 511).is_none());
-        assert!(b.get(t + MAX_AGE + Duration::from_millis(1), 65_535).is_none());
-        b.insert(t, 511, [b"x", b""], 8);
+        assert!(
+            b.get(t + MAX_AGE + Duration::from_millis(1), 65_535)
+                .is_none()
+        );
+        b.insert(t, 511, [b"x", b"", b""], 8);
         assert!(b.get(t, 65_535).is_none());
-        b.insert(t, 511, [&[0; MAX_PACKET], b"!"], 9);
-        assert!(b.get(t, 511).is_none(), "too long to keep, and the old one must not answer for it");
+        b.insert(t, 511, [&[0; MAX_PACKET], b"!", b""], 9);
+        assert!(
+            b.get(t, 511).is_none(),
+            "too long to keep, and the old one must not answer for it"
+        );
     }
 
     #[test]

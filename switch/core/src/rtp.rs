@@ -58,8 +58,10 @@ impl<'a> RtpView<'a> {
         let mut extension: &[u8] = &[];
         let mut form = ExtensionForm::None;
         if fixed[0] & 0x10 != 0 {
-            let head: &[u8; 4] =
-                packet.get(at..).and_then(<[u8]>::first_chunk).ok_or(RtpError::Truncated)?;
+            let head: &[u8; 4] = packet
+                .get(at..)
+                .and_then(<[u8]>::first_chunk)
+                .ok_or(RtpError::Truncated)?;
             let profile = u16::from_be_bytes([head[0], head[1]]);
             let len = 4 * usize::from(u16::from_be_bytes([head[2], head[3]]));
             at += 4;
@@ -83,7 +85,13 @@ impl<'a> RtpView<'a> {
             }
             end -= padding;
         }
-        Ok(Self { packet, extension, form, payload_at: at, payload_end: end })
+        Ok(Self {
+            packet,
+            extension,
+            form,
+            payload_at: at,
+            payload_end: end,
+        })
     }
 
     /// The marker bit.
@@ -107,13 +115,23 @@ impl<'a> RtpView<'a> {
     /// Timestamp in the codec's clock.
     #[inline]
     pub fn timestamp(&self) -> u32 {
-        u32::from_be_bytes([self.packet[4], self.packet[5], self.packet[6], self.packet[7]])
+        u32::from_be_bytes([
+            self.packet[4],
+            self.packet[5],
+            self.packet[6],
+            self.packet[7],
+        ])
     }
 
     /// Synchronisation source.
     #[inline]
     pub fn ssrc(&self) -> u32 {
-        u32::from_be_bytes([self.packet[8], self.packet[9], self.packet[10], self.packet[11]])
+        u32::from_be_bytes([
+            self.packet[8],
+            self.packet[9],
+            self.packet[10],
+            self.packet[11],
+        ])
     }
 
     /// Contributing sources, at most 15.
@@ -130,6 +148,12 @@ impl<'a> RtpView<'a> {
         self.payload_at
     }
 
+    /// The header: fixed part, CSRCs and extensions.
+    #[inline]
+    pub fn header(&self) -> &'a [u8] {
+        &self.packet[..self.payload_at]
+    }
+
     /// The payload without padding.
     #[inline]
     pub fn payload(&self) -> &'a [u8] {
@@ -139,13 +163,18 @@ impl<'a> RtpView<'a> {
     /// The header extension elements in their order; malformed rest is left out.
     #[inline]
     pub fn extensions(&self) -> Extensions<'a> {
-        Extensions { rest: self.extension, form: self.form }
+        Extensions {
+            rest: self.extension,
+            form: self.form,
+        }
     }
 
     /// The first element with this id.
     #[inline]
     pub fn extension(&self, id: u8) -> Option<&'a [u8]> {
-        self.extensions().find(|(i, _)| *i == id).map(|(_, data)| data)
+        self.extensions()
+            .find(|(i, _)| *i == id)
+            .map(|(_, data)| data)
     }
 }
 
@@ -222,7 +251,10 @@ pub struct HeaderBuf {
 
 impl Default for HeaderBuf {
     fn default() -> Self {
-        Self { bytes: [0; MAX_HEADER], len: 0 }
+        Self {
+            bytes: [0; MAX_HEADER],
+            len: 0,
+        }
     }
 }
 
@@ -257,8 +289,9 @@ impl HeaderBuf {
 }
 
 fn write_extensions(b: &mut [u8; MAX_HEADER], head: usize, elements: &[(u8, &[u8])]) -> usize {
-    let one_byte =
-        elements.iter().all(|(id, data)| *id == 0 || (*id <= 14 && (1..=16).contains(&data.len())));
+    let one_byte = elements
+        .iter()
+        .all(|(id, data)| *id == 0 || (*id <= 14 && (1..=16).contains(&data.len())));
     let start = head + 4;
     let mut at = start;
     for (id, data) in elements {
@@ -316,7 +349,9 @@ mod tests {
     #[test]
     fn a_written_header_reads_back_in_one_byte_form() {
         let mut buf = HeaderBuf::default();
-        let mut packet = buf.write(fixed(), &[(1, &[0x85]), (0, &[9]), (4, b"mid0")]).to_vec();
+        let mut packet = buf
+            .write(fixed(), &[(1, &[0x85]), (0, &[9]), (4, b"mid0")])
+            .to_vec();
         packet.extend_from_slice(b"payload");
         let view = RtpView::parse(&packet).unwrap();
         assert!(view.marker());
@@ -370,7 +405,9 @@ mod tests {
     fn csrc_and_extension_counts_beyond_the_packet_are_refused() {
         let short = [0x8f, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1];
         assert_eq!(RtpView::parse(&short).unwrap_err(), RtpError::Truncated);
-        let ext = [0x90, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0xff, 0xff, 0, 0];
+        let ext = [
+            0x90, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0xff, 0xff, 0, 0,
+        ];
         assert_eq!(RtpView::parse(&ext).unwrap_err(), RtpError::Truncated);
         assert_eq!(RtpView::parse(&[0x80; 5]).unwrap_err(), RtpError::Truncated);
         assert_eq!(RtpView::parse(&[0x00; 12]).unwrap_err(), RtpError::Version);
@@ -378,7 +415,9 @@ mod tests {
 
     #[test]
     fn an_element_longer_than_the_extension_ends_the_list() {
-        let p = [0x90, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0, 1, 0x10, 5, 0x2f, 0];
+        let p = [
+            0x90, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0xbe, 0xde, 0, 1, 0x10, 5, 0x2f, 0,
+        ];
         let view = RtpView::parse(&p).unwrap();
         assert_eq!(view.extensions().collect::<Vec<_>>(), [(1, &[5][..])]);
     }

@@ -98,7 +98,9 @@ impl Reception {
             self.mark(sequence);
             self.count(bytes);
             self.bad_next = None;
-            return Arrival::Newest { missing: (delta - 1) as u16 };
+            return Arrival::Newest {
+                missing: (delta - 1) as u16,
+            };
         }
         if delta <= 0 && delta > -(WINDOW as i32) {
             if self.is_marked(sequence) {
@@ -214,8 +216,11 @@ impl Reception {
         self.expected_prior = expected;
         self.received_prior = self.received;
         let lost = interval.saturating_sub(got);
-        let fraction_lost =
-            if interval == 0 { 0 } else { ((lost << 8) / interval).min(255) as u8 };
+        let fraction_lost = if interval == 0 {
+            0
+        } else {
+            ((lost << 8) / interval).min(255) as u8
+        };
         ReportNumbers {
             fraction_lost,
             cumulative_lost: self.lost().min(0x7f_ffff) as i32,
@@ -237,12 +242,19 @@ pub struct Budget {
 impl Budget {
     /// A full budget.
     pub const fn new(per_second: u64, burst: u64, now: Instant) -> Self {
-        Self { per_second, burst, left: burst, at: now }
+        Self {
+            per_second,
+            burst,
+            left: burst,
+            at: now,
+        }
     }
 
     /// Takes `amount`, or says that there is not enough.
     pub fn take(&mut self, now: Instant, amount: u64) -> bool {
-        let since = now.saturating_duration_since(self.at).min(Duration::from_secs(60));
+        let since = now
+            .saturating_duration_since(self.at)
+            .min(Duration::from_secs(60));
         let refill = (since.as_micros() as u64).saturating_mul(self.per_second) / 1_000_000;
         if refill > 0 {
             self.left = self.burst.min(self.left.saturating_add(refill));

@@ -48,7 +48,11 @@ fn put_bits(data: &mut [u8], at: usize, count: usize, value: u32) {
         let place = at + i;
         if let Some(octet) = data.get_mut(place / 8) {
             let mask = 1 << (7 - place % 8);
-            *octet = if bit == 1 { *octet | mask } else { *octet & !mask };
+            *octet = if bit == 1 {
+                *octet | mask
+            } else {
+                *octet & !mask
+            };
         }
     }
 }
@@ -72,7 +76,10 @@ impl DependencyDescriptor {
         } else {
             None
         };
-        Some(Self { frame_number, structure })
+        Some(Self {
+            frame_number,
+            structure,
+        })
     }
 
     /// Writes `data` with the offsets applied; gives the length.
@@ -89,8 +96,7 @@ impl DependencyDescriptor {
         }
         let template = (out[0] & 0x3f).wrapping_add(offsets.template) & 0x3f;
         out[0] = (out[0] & 0xc0) | template;
-        out[1..3]
-            .copy_from_slice(&self.frame_number.wrapping_add(offsets.frame).to_be_bytes());
+        out[1..3].copy_from_slice(&self.frame_number.wrapping_add(offsets.frame).to_be_bytes());
         if let Some(s) = self.structure {
             let moved = s.offset.wrapping_add(offsets.template) & 0x3f;
             put_bits(&mut out[..len], 29, 6, u32::from(moved));
@@ -120,7 +126,13 @@ mod tests {
         let mut state = PictureState::default();
         let first = with_structure(500, 0, 5);
         let d = DependencyDescriptor::parse(&first).unwrap();
-        assert_eq!(d.structure, Some(Templates { offset: 0, count: 5 }));
+        assert_eq!(
+            d.structure,
+            Some(Templates {
+                offset: 0,
+                count: 5
+            })
+        );
         let none = state.continue_with(&Descriptor::Av1(d));
         assert_eq!(none, PictureOffsets::default());
         state.on_sent(&Descriptor::Av1(d), &none);
@@ -132,7 +144,13 @@ mod tests {
         let len = d.write(&second, &offsets, &mut out);
         let written = DependencyDescriptor::parse(&out[..len]).unwrap();
         assert_eq!(written.frame_number, 501);
-        assert_eq!(written.structure, Some(Templates { offset: 5, count: 2 }));
+        assert_eq!(
+            written.structure,
+            Some(Templates {
+                offset: 5,
+                count: 2
+            })
+        );
         assert_eq!(out[0] & 0x3f, 5);
     }
 

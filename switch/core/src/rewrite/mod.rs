@@ -92,12 +92,18 @@ impl PictureIdUnwrapper {
             Some(last) if !wide => {
                 // Signed distance in 7 bits, -64..=63.
                 let step = id.wrapping_sub(last) & 0x7f;
-                let signed = if step >= 64 { step.wrapping_sub(128) } else { step };
+                let signed = if step >= 64 {
+                    step.wrapping_sub(128)
+                } else {
+                    step
+                };
                 last.wrapping_add(signed) & 0x7fff
             }
             _ => id & 0x7fff,
         };
-        let newer = self.last.is_none_or(|last| (full.wrapping_sub(last) & 0x7fff) < 0x4000);
+        let newer = self
+            .last
+            .is_none_or(|last| (full.wrapping_sub(last) & 0x7fff) < 0x4000);
         if newer {
             self.last = Some(full);
         }
@@ -163,7 +169,10 @@ impl PictureState {
             Descriptor::Av1(d) => {
                 self.frame = Some(d.frame_number.wrapping_add(offsets.frame));
                 if let Some(s) = d.structure {
-                    let end = s.offset.wrapping_add(s.count).wrapping_add(offsets.template);
+                    let end = s
+                        .offset
+                        .wrapping_add(s.count)
+                        .wrapping_add(offsets.template);
                     self.next_template = Some(end & 0x3f);
                 }
                 return;
@@ -189,7 +198,11 @@ mod tests {
         assert_eq!(u.unwrap(126, false), 126);
         assert_eq!(u.unwrap(127, false), 127);
         assert_eq!(u.unwrap(0, false), 128);
-        assert_eq!(u.unwrap(127, false), 127, "a late packet of the picture before");
+        assert_eq!(
+            u.unwrap(127, false),
+            127,
+            "a late packet of the picture before"
+        );
         assert_eq!(u.unwrap(1, false), 129);
         for i in 2..1000u16 {
             assert_eq!(u.unwrap(i & 0x7f, false), 128 + i);

@@ -137,6 +137,11 @@ impl Timeline {
         self.bindings[self.current].as_ref()
     }
 
+    /// Timestamp sent last and when.
+    pub const fn last(&self) -> Option<(u32, Instant)> {
+        self.last
+    }
+
     /// The source has left the slot: its late packets are no longer taken.
     pub fn unbind(&mut self) {
         if self.bindings[self.current].is_some() {
@@ -205,7 +210,9 @@ impl Timeline {
     /// A packet of the current source is not for this listener: no gap is left where it was.
     /// One that is late leaves the gap it already left.
     pub fn skip(&mut self, sequence: u16) {
-        let Some(b) = self.bindings[self.current] else { return };
+        let Some(b) = self.bindings[self.current] else {
+            return;
+        };
         if sequence_delta(sequence, b.highest_in) <= 0 {
             return;
         }
@@ -243,7 +250,10 @@ mod tests {
 
     fn source(stream: u32, sequence: u16, timestamp: u32) -> Source {
         Source {
-            tag: StreamTag { stream, generation: 0 },
+            tag: StreamTag {
+                stream,
+                generation: 0,
+            },
             sequence,
             timestamp,
             clock_rate: 48_000,
@@ -270,7 +280,10 @@ mod tests {
         assert_eq!((b.sequence, b.timestamp, b.first), (101, 5_960, false));
         line.bind(ms(t, 120), source(2, 7, 4_000_000_000));
         let c = line.map(ms(t, 120), 7, 4_000_000_000).unwrap();
-        assert_eq!((c.sequence, c.timestamp, c.first), (102, 5_960 + 4_800, true));
+        assert_eq!(
+            (c.sequence, c.timestamp, c.first),
+            (102, 5_960 + 4_800, true)
+        );
     }
 
     #[test]

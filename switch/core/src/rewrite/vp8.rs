@@ -117,7 +117,11 @@ mod tests {
         assert_eq!((d.picture_id, d.tl0), (Some(0x1234), Some(7)));
         assert!(d.starts_keyframe());
         let mut out = [0; MAX_PREFIX];
-        let offsets = PictureOffsets { picture_id: 0x7fff, tl0: 250, ..Default::default() };
+        let offsets = PictureOffsets {
+            picture_id: 0x7fff,
+            tl0: 250,
+            ..Default::default()
+        };
         let (len, consumed) = d.write(&offsets, &mut out);
         assert_eq!(&out[..len], &[0x90, 0xe0, 0x92, 0x33, 0x01, 0x60]);
         assert_eq!(consumed, 6);
@@ -129,7 +133,10 @@ mod tests {
         let d = Vp8Descriptor::parse(&payload).unwrap();
         assert!(!d.starts_keyframe());
         let mut out = [0; MAX_PREFIX];
-        let offsets = PictureOffsets { picture_id: 1000, ..Default::default() };
+        let offsets = PictureOffsets {
+            picture_id: 1000,
+            ..Default::default()
+        };
         assert_eq!(d.write(&offsets, &mut out), (4, 3));
         assert_eq!(&out[..4], &[0x90, 0x80, 0x83, 0xed]);
     }
@@ -138,8 +145,16 @@ mod tests {
     fn a_plain_descriptor_is_left_alone_and_a_cut_one_refused() {
         let d = Vp8Descriptor::parse(&[0x10, 0x00]).unwrap();
         assert!(d.starts_keyframe());
-        assert_eq!(d.write(&PictureOffsets::default(), &mut [0; MAX_PREFIX]), (0, 0));
-        for cut in [&[][..], &[0x80], &[0x90, 0xe0, 0x92], &[0x90, 0xe0, 0x92, 0x34, 7, 0x60]] {
+        assert_eq!(
+            d.write(&PictureOffsets::default(), &mut [0; MAX_PREFIX]),
+            (0, 0)
+        );
+        for cut in [
+            &[][..],
+            &[0x80],
+            &[0x90, 0xe0, 0x92],
+            &[0x90, 0xe0, 0x92, 0x34, 7, 0x60],
+        ] {
             assert_eq!(Vp8Descriptor::parse(cut), None);
         }
     }

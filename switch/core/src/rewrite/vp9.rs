@@ -36,8 +36,14 @@ impl Vp9Descriptor {
             o
         };
         let first = octet()?;
-        let mut d =
-            Self { first, picture_id: None, wide: false, layer: None, tl0: None, consumed: 0 };
+        let mut d = Self {
+            first,
+            picture_id: None,
+            wide: false,
+            layer: None,
+            tl0: None,
+            consumed: 0,
+        };
         if first & 0x80 != 0 {
             let high = octet()?;
             d.wide = high & 0x80 != 0;
@@ -101,7 +107,11 @@ mod tests {
         let d = Vp9Descriptor::parse(&payload).unwrap();
         assert!(d.starts_keyframe());
         let mut out = [0; MAX_PREFIX];
-        let offsets = PictureOffsets { picture_id: 3, tl0: 2, ..Default::default() };
+        let offsets = PictureOffsets {
+            picture_id: 3,
+            tl0: 2,
+            ..Default::default()
+        };
         let (len, consumed) = d.write(&offsets, &mut out);
         assert_eq!(&out[..len], &[0xa8, 0x85, 0x03, 0x20, 0x01]);
         assert_eq!(consumed, 5);
