@@ -446,6 +446,16 @@ fn two_lite_agents_use_the_signalled_address() {
     assert!(!ours.media[0].section.has("ice-ufrag"));
 }
 
+#[test]
+fn chromium_that_offered_simulcast_keeps_the_extension_it_insists_on() {
+    let rid = "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id";
+    let simulcast =
+        format!("a=extmap:10 {rid}\r\na=rid:q send\r\na=rid:f send\r\na=simulcast:send q;f\r\n");
+    let (plan, ours) = take(&web("video", "0", 9, &simulcast));
+    assert_eq!(plan.media[0].extensions, [(10, rid.to_owned())]);
+    assert!(!ours.media[0].section.has("rid") && !ours.media[0].section.has("simulcast"));
+}
+
 // ---- BUNDLE
 
 #[test]
@@ -520,6 +530,14 @@ fn extra_recvonly_lines_become_slots_up_to_the_policy() {
         ]
     );
     assert!(plan.media[3].rejected, "three audio slots");
+}
+
+#[test]
+fn an_unreachable_line_takes_no_slot_from_the_others() {
+    let keyless = "m=video 4000 RTP/SAVP 96\r\na=rtpmap:96 VP8/90000\r\n";
+    let (plan, _) = take(&format!("{keyless}{PHONE_VIDEO}"));
+    assert!(plan.media[0].rejected);
+    assert_eq!(slots(&plan)[1], (Direction::SendRecv, 0, true));
 }
 
 #[test]

@@ -3,10 +3,10 @@
 //! The steps, each over all m-lines, since what one line gets depends on the others:
 //!
 //! ```text
-//! assess      kind, codecs          ─┐ a line may drop out at each step,
-//! hand out    slots and directions   │ with a text for people;
-//! bundle      one transport for many │ what drops out keeps its place with port 0
-//! transport   address, keys, ICE    ─┘
+//! assess      kind, codecs                       ─┐ a line may drop out at each of these,
+//! read        its transport, alone or in a BUNDLE │ with a text for people;
+//! hand out    slots and directions               ─┘ what drops out keeps its place with port 0
+//! place       transports where they were before
 //! number      o= version up if the print differs
 //! ```
 
@@ -39,13 +39,16 @@ pub fn answer(
         .enumerate()
         .map(|(index, media)| Line::assess(offer, index, media, policy, previous))
         .collect();
+    let group = bundle_group(offer, policy, &lines);
+    let members = group.as_ref().map_or(&[][..], |group| &group.members);
+    read_separate(offer, policy, &mut lines, members);
+    // Only now: a slot for a line that cannot be reached would be lost to the others.
     for kind in [MediaKind::Audio, MediaKind::Video] {
         hand_out_slots(&mut lines, kind, policy);
     }
-    let group = bundle_group(offer, &lines);
     let mut transports = Transports::new(previous);
-    let bundled = transports.bundle(offer, policy, &mut lines, &group, random);
-    transports.separate(offer, policy, &mut lines, random);
+    let bundled = transports.bundle(&mut lines, group, random);
+    transports.separate(&mut lines, random);
     if lines.iter().all(|line| line.refused.is_some()) {
         return Err(Unacceptable::NotAcceptable(why(&lines)));
     }
@@ -115,6 +118,8 @@ struct Line<'a> {
     plan: MediaPlan,
     /// From the peer's side.
     peer: Direction,
+    /// The peer's half of a transport of its own; `None` for lines in the BUNDLE group.
+    transport: Option<PeerTransport>,
     has_slot: bool,
     /// Why it is rejected; empty where the peer itself switched it off.
     refused: Option<String>,
@@ -136,6 +141,7 @@ impl<'a> Line<'a> {
             previous,
             plan: rejected(index, media),
             peer: direction_of(offer, media),
+            transport: None,
             has_slot: false,
             refused: None,
         };
@@ -214,21 +220,20 @@ fn hand_out_slots(lines: &mut [Line<'_>], kind: MediaKind, policy: &Policy) {
     }
 }
 
-/// Positions of the m-lines that may share a transport, the offerer-tagged first (RFC 8843 §7.3).
+/// The m-lines that may share a transport.
 struct Group {
-    /// Whose transport parameters count: the first of the group, even where we reject that line.
-    tagged: Option<usize>,
+    /// As the offerer-tagged line describes it, even where we reject that line (RFC 8843 §7.3).
+    peer: PeerTransport,
+    /// Their positions, in the order of the group.
     members: Vec<usize>,
 }
 
-fn bundle_group(offer: &SessionDescription, lines: &[Line<'_>]) -> Group {
-    let mids = offer
+fn bundle_group(offer: &SessionDescription, policy: &Policy, lines: &[Line<'_>]) -> Option<Group> {
+    let (_, mids) = offer
         .session
         .all("group")
         .filter_map(parse_group)
-        .find(|(semantics, _)| *semantics == "BUNDLE")
-        .map(|(_, mids)| mids)
-        .unwrap_or_default();
+        .find(|(semantics, _)| *semantics == "BUNDLE")?;
     let at = |mid: &str| lines.iter().position(|line| line.media.mid() == Some(mid));
     // A group of more mids than an SDP has lines can only be repetition.
     let mids = mids.into_iter().take(MAX_LINES);
@@ -242,9 +247,35 @@ fn bundle_group(offer: &SessionDescription, lines: &[Line<'_>]) -> Group {
             members.push(position);
         }
     }
-    Group {
-        tagged: positions.first().copied(),
-        members,
+    let mut peer = positions
+        .first()
+        .into_iter()
+        .chain(&members)
+        .find_map(|&at| read(offer, lines[at].media, policy).ok())?;
+    peer.rtcp_mux = true;
+    peer.remote_rtcp_port = None;
+    Some(Group { peer, members })
+}
+
+/// Reads the transports of the lines outside of the group.
+fn read_separate(
+    offer: &SessionDescription,
+    policy: &Policy,
+    lines: &mut [Line<'_>],
+    members: &[usize],
+) {
+    for (at, line) in lines.iter_mut().enumerate() {
+        if line.refused.is_some() || members.contains(&at) {
+            continue;
+        }
+        if line.media.port == 0 {
+            line.refused = Some("bundle-only outside of a usable BUNDLE group".to_owned());
+            continue;
+        }
+        match read(offer, line.media, policy) {
+            Ok(peer) => line.transport = Some(peer),
+            Err(text) => line.refused = Some(text),
+        }
     }
 }
 
@@ -295,65 +326,36 @@ impl<'a> Transports<'a> {
         index
     }
 
-    /// Puts the members of the group on one transport. Returns them.
+    /// Puts the members of the group that are still in on one transport. Returns them.
     fn bundle(
         &mut self,
-        offer: &SessionDescription,
-        policy: &Policy,
         lines: &mut [Line<'_>],
-        group: &Group,
+        group: Option<Group>,
         random: &mut dyn Random,
     ) -> Vec<usize> {
-        let Some(&first) = group.members.first() else {
+        let Some(Group { peer, mut members }) = group else {
             return Vec::new();
         };
-        let described = group
-            .tagged
-            .into_iter()
-            .chain(group.members.iter().copied())
-            .find_map(|at| read(offer, lines[at].media, policy).ok());
-        let Some(mut peer) = described else {
+        members.retain(|&at| lines[at].refused.is_none());
+        // The tagged line may be new or gone; then any member that was on the transport finds it.
+        let known = |at: &&usize| lines[**at].previous.is_some();
+        let Some(&anchor) = members.iter().find(known).or(members.first()) else {
             return Vec::new();
         };
-        peer.rtcp_mux = true;
-        peer.remote_rtcp_port = None;
-        // The tagged line itself may have lost its place; then any member that was on it finds it.
-        let anchor = group
-            .members
-            .iter()
-            .copied()
-            .find(|&at| lines[at].previous.is_some())
-            .unwrap_or(first);
         let index = self.put(&lines[anchor], peer, random);
-        for &at in &group.members {
+        for &at in &members {
             lines[at].plan.transport = index;
             lines[at].plan.rejected = false;
         }
-        group.members.clone()
+        members
     }
 
-    /// Gives every line outside the group a transport of its own.
-    fn separate(
-        &mut self,
-        offer: &SessionDescription,
-        policy: &Policy,
-        lines: &mut [Line<'_>],
-        random: &mut dyn Random,
-    ) {
-        for line in lines
-            .iter_mut()
-            .filter(|line| line.refused.is_none() && line.plan.rejected)
-        {
-            if line.media.port == 0 {
-                line.refused = Some("bundle-only outside of a usable BUNDLE group".to_owned());
-                continue;
-            }
-            match read(offer, line.media, policy) {
-                Ok(peer) => {
-                    line.plan.transport = self.put(line, peer, random);
-                    line.plan.rejected = false;
-                }
-                Err(text) => line.refused = Some(text),
+    /// Gives every line outside of the group a transport of its own.
+    fn separate(&mut self, lines: &mut [Line<'_>], random: &mut dyn Random) {
+        for line in lines.iter_mut().filter(|line| line.refused.is_none()) {
+            if let Some(peer) = line.transport.take() {
+                line.plan.transport = self.put(line, peer, random);
+                line.plan.rejected = false;
             }
         }
     }

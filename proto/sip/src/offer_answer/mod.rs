@@ -401,6 +401,9 @@ impl Default for Policy {
             extensions: strings(&[
                 "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
                 "urn:ietf:params:rtp-hdrext:sdes:mid",
+                // Never used, but a Chromium that once offered simulcast cannot make a second offer without.
+                "urn:ietf:params:rtp-hdrext:sdes:rtp-stream-id",
+                "urn:ietf:params:rtp-hdrext:sdes:repaired-rtp-stream-id",
                 "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time",
                 "urn:3gpp:video-orientation",
                 "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension",
