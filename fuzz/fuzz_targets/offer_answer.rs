@@ -1,8 +1,8 @@
 //! Offer/answer: SDPs separated by NUL are a first offer, a re-offer, and an answer to an offer of ours.
 //! No panic; as many m-lines as were offered; what is agreed once is agreed again and prints alike.
-#![no_main]
+//! Seeds: sdp, fuzz-seeds/sdp
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
 use sip::offer_answer::{
     LocalMedia, LocalTransport, OfferKind, Plan, Policy, Random, accept_answer, answer, describe,
     offer,
@@ -42,7 +42,7 @@ fn print(plan: &Plan, is_offer: bool) {
     }
 }
 
-fuzz_target!(|data: &[u8]| {
+rostrum_fuzz::target!(|data| {
     let mut sdps = data
         .splitn(3, |byte| *byte == 0)
         .map(SessionDescription::parse);

@@ -1,10 +1,10 @@
 //! The SDP parser: no panic, and what it prints reads as what it read.
-#![no_main]
+//! Seeds: fuzz-seeds/sdp, sdp
+#![cfg_attr(fuzzing, no_main)]
 
-use libfuzzer_sys::fuzz_target;
 use sip::sdp::SessionDescription;
 
-fuzz_target!(|data: &[u8]| {
+rostrum_fuzz::target!(|data| {
     let Ok(sdp) = SessionDescription::parse(data) else {
         return;
     };
@@ -13,6 +13,10 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(again, sdp);
     }
     for media in &sdp.media {
-        let _ = (sdp.connection(media), media.section.bandwidth(), media.mid());
+        let _ = (
+            sdp.connection(media),
+            media.section.bandwidth(),
+            media.mid(),
+        );
     }
 });
