@@ -1,0 +1,219 @@
+//! The control protocol over real gRPC, and what the switch holds afterwards.
+
+use std::net::UdpSocket;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use control::{ApplyRequest, EventsRequest};
+use tonic::Code;
+
+mod common;
+use common::{Phone, Rig, config, request};
+
+#[tokio::test]
+async fn a_lower_epoch_is_refused_and_changes_nothing() {
+    let mut rig = Rig::start().await;
+    let phone = Phone::new(1).await;
+    let first = rig.apply(request("a", 5, vec![phone.leg()])).await.unwrap();
+    let stale = rig.apply(request("a", 4, vec![])).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition);
+    assert_eq!(rig.inspect().await.legs, 1);
+    let same = rig.apply(request("a", 5, vec![phone.leg()])).await.unwrap();
+    assert_eq!(same.legs, first.legs, "same request, same ports");
+    let newer = rig.apply(request("a", 6, vec![phone.leg()])).await.unwrap();
+    assert_eq!(newer.legs, first.legs, "a takeover keeps the ports");
+    let stale = rig.apply(request("a", 5, vec![])).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition);
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_ended_meeting_is_not_revived_by_an_old_owner() {
+    let mut rig = Rig::start().await;
+    let phone = Phone::new(1).await;
+    rig.apply(request("a", 7, vec![phone.leg()])).await.unwrap();
+    let end = ApplyRequest {
+        end: true,
+        ..request("a", 7, vec![])
+    };
+    rig.apply(end).await.unwrap();
+    assert_eq!(rig.inspect().await.legs, 0);
+    let stale = rig
+        .apply(request("a", 6, vec![phone.leg()]))
+        .await
+        .unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition);
+    rig.apply(request("a", 8, vec![phone.leg()])).await.unwrap();
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn ports_are_counted_and_free_again_when_legs_go() {
+    let mut rig = Rig::start().await;
+    let mut phones = Vec::new();
+    for number in 1..=3 {
+        phones.push(Phone::new(number).await);
+    }
+    for round in 0..20 {
+        let legs = phones.iter().map(Phone::leg).collect();
+        let epoch = 1 + round;
+        let response = rig.apply(request("a", epoch, legs)).await.unwrap();
+        let view = rig.inspect().await;
+        assert_eq!((view.legs, view.ports_in_use), (3, 6), "RTP and RTCP each");
+        let mut ports = Vec::new();
+        for leg in &response.legs {
+            assert_eq!(leg.refused, "");
+            ports.push(leg.transports[0].addresses[0].port as u16);
+            ports.push(leg.transports[0].rtcp_port as u16);
+        }
+        assert!(UdpSocket::bind(("127.0.0.1", ports[0])).is_err(), "taken");
+        rig.apply(request("a", epoch, vec![phones[0].leg()]))
+            .await
+            .unwrap();
+        assert_eq!(rig.inspect().await.ports_in_use, 2);
+        let end = ApplyRequest {
+            end: true,
+            ..request("a", epoch, vec![])
+        };
+        rig.apply(end).await.unwrap();
+        let view = rig.inspect().await;
+        assert_eq!((view.legs, view.ports_in_use), (0, 0));
+        assert!(view.meetings.is_empty());
+        for port in ports {
+            // The socket closes with its reader task, a moment after the answer.
+            let mut freed = false;
+            for _ in 0..200 {
+                freed = UdpSocket::bind(("127.0.0.1", port)).is_ok();
+                if freed {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(freed, "port {port} leaks");
+        }
+    }
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_leg_without_a_free_port_is_refused_by_itself() {
+    // Find a hole of four ports, and give the switch just that.
+    let hole = (0..200).find_map(|_| {
+        let first = UdpSocket::bind("127.0.0.1:0").ok()?;
+        let port = first.local_addr().ok()?.port().next_multiple_of(2);
+        drop(first);
+        let all: Option<Vec<_>> = (port..port.checked_add(4)?)
+            .map(|port| UdpSocket::bind(("127.0.0.1", port)).ok())
+            .collect();
+        all.map(|_| port)
+    });
+    let port = hole.expect("four free ports in a row");
+    let mut rig = Rig::with(switch::Config {
+        plain_ports: [port, port + 3],
+        ..config()
+    })
+    .await;
+    let mut legs = Vec::new();
+    for number in 1..=3 {
+        legs.push(Phone::new(number).await.leg());
+    }
+    let response = rig.apply(request("a", 1, legs)).await.unwrap();
+    let refused: Vec<_> = response.legs.iter().map(|l| l.refused.as_str()).collect();
+    assert_eq!(refused, ["", "", "no free media port"]);
+    assert_eq!(rig.inspect().await.legs, 2);
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn events_begin_with_hello_and_tell_the_owner_who_connected() {
+    let mut rig = Rig::start().await;
+    let subscribe = EventsRequest {
+        version: control::VERSION,
+        member: "m".into(),
+        meeting: String::new(),
+    };
+    let mut events = rig.client.events(subscribe).await.unwrap().into_inner();
+    let hello = events.message().await.unwrap().unwrap().event.unwrap();
+    let control::event::Event::Hello(hello) = hello else {
+        panic!("not Hello: {hello:?}")
+    };
+    assert_eq!(hello.certificate[0].algorithm, "sha-256");
+    assert_eq!(hello.certificate[0].value.len(), 32);
+    let mut phone = Phone::new(1).await;
+    let response = rig.apply(request("a", 1, vec![phone.leg()])).await.unwrap();
+    assert_eq!(response.instance, hello.instance);
+    phone.learn(&response);
+    phone.say(0x80).await;
+    let connected = async {
+        loop {
+            let event = events.message().await.unwrap().unwrap().event;
+            if let Some(control::event::Event::Leg(leg)) = event {
+                return leg;
+            }
+        }
+    };
+    let leg = tokio::time::timeout(Duration::from_secs(5), connected)
+        .await
+        .expect("an event");
+    assert_eq!(leg.kind(), control::leg_event::Kind::Connected);
+    assert_eq!(
+        (leg.leg.as_str(), leg.meeting.as_str(), leg.epoch),
+        ("phone-1", "a", 1)
+    );
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_draining_switch_and_one_without_a_lease_take_no_new_meeting() {
+    let mut rig = Rig::start().await;
+    let phone = Phone::new(1).await;
+    rig.apply(request("old", 1, vec![phone.leg()]))
+        .await
+        .unwrap();
+    rig.store.down.store(true, Ordering::Relaxed);
+    let mut refused = None;
+    for _ in 0..100 {
+        match rig.apply(request("new", 1, vec![phone.leg()])).await {
+            Err(status) => {
+                refused = Some(status);
+                break;
+            }
+            Ok(_) => {
+                let end = ApplyRequest {
+                    end: true,
+                    ..request("new", 1, vec![])
+                };
+                rig.apply(end).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    let refused = refused.expect("refused once the lease is lost");
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("lease"));
+    rig.apply(request("old", 1, vec![phone.leg()]))
+        .await
+        .expect("running meetings go on");
+    rig.store.down.store(false, Ordering::Relaxed);
+    rig.switch.drain();
+    let drained = rig.apply(request("other", 1, vec![phone.leg()])).await;
+    assert!(drained.unwrap_err().message().contains("draining"));
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_record_is_in_the_store_while_the_switch_runs() {
+    use cluster::Store;
+    let rig = Rig::start().await;
+    let key = cluster::records::keys::switch("switch-1");
+    let entry = rig.store.get(&key).await.unwrap().expect("registered");
+    let record: cluster::records::SwitchRecord = serde_json::from_slice(&entry.value).unwrap();
+    assert_eq!(
+        record.control,
+        format!("http://{}", rig.switch.control_address())
+    );
+    assert_eq!(record.fingerprints[0].0, "sha-256");
+    let store = rig.store.clone();
+    rig.switch.shutdown().await;
+    assert!(store.get(&key).await.unwrap().is_none());
+}
