@@ -107,6 +107,7 @@ pub(crate) mod tests {
             direction: Direction::SendRecv,
             codecs: Vec::new(),
             extensions: Vec::new(),
+            one_way_extensions: Vec::new(),
             ssrc,
             rtx_ssrc: None,
             slot: 0,
