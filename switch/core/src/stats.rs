@@ -216,11 +216,7 @@ impl Reception {
         self.expected_prior = expected;
         self.received_prior = self.received;
         let lost = interval.saturating_sub(got);
-        let fraction_lost = if interval == 0 {
-            0
-        } else {
-            ((lost << 8) / interval).min(255) as u8
-        };
+        let fraction_lost = (lost << 8).checked_div(interval).unwrap_or(0).min(255) as u8;
         ReportNumbers {
             fraction_lost,
             cumulative_lost: self.lost().min(0x7f_ffff) as i32,

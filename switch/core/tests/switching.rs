@@ -674,7 +674,7 @@ fn scenario(seed: u64) {
     let shape = Shape {
         audio_slots: 3,
         video_slots: 2,
-        rtx: seed % 2 == 0,
+        rtx: seed.is_multiple_of(2),
         ..Shape::default()
     };
     let mut b = Bench::with(&["a", "b", "c", "d"], &shape);

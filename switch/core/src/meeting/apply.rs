@@ -325,7 +325,6 @@ impl Meeting {
         let stream = Stream {
             leg: leg.key,
             source: leg.source,
-            media: media.index,
             mid: media.mid.as_bytes().into(),
             transport: TransportIndex(media.transport),
             kind,
@@ -341,7 +340,6 @@ impl Meeting {
             clock_rate,
             reception: Reception::default(),
             last_packet: None,
-            last_timestamp: 0,
             sender: None,
             level: Level::SILENCE,
             keypad: Keypad::default(),

@@ -35,7 +35,7 @@ impl Meeting {
         let mut elements = Elements::new(packet);
         let mut repairs = 0;
         let mut any = false;
-        while let Some(element) = elements.next() {
+        for element in elements.by_ref() {
             any = true;
             match element {
                 Element::SenderReport {

@@ -195,7 +195,6 @@ impl Meeting {
                 stream
                     .reception
                     .on_times(r.view.timestamp(), ticks(unix, clock_rate));
-                stream.last_timestamp = r.view.timestamp();
             }
         }
         stream.last_packet = Some(now);

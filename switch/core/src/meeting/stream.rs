@@ -7,7 +7,7 @@ use crate::dtmf::Keypad;
 use crate::extensions::ExtensionIds;
 use crate::keyframe::KeyframeRequester;
 use crate::nack::{MissingTracker, RetransmitBuffer};
-use crate::rewrite::rtp::{StreamTag, ticks};
+use crate::rewrite::rtp::StreamTag;
 use crate::rewrite::{Descriptor, PictureIdUnwrapper};
 use crate::slot::Kind;
 use crate::stats::Reception;
@@ -47,7 +47,6 @@ pub struct SenderInfo {
 pub struct Stream {
     pub leg: LegKey,
     pub source: SourceId,
-    pub media: u32,
     pub mid: Box<[u8]>,
     pub transport: TransportIndex,
     pub kind: Kind,
@@ -64,7 +63,6 @@ pub struct Stream {
     pub clock_rate: u32,
     pub reception: Reception,
     pub last_packet: Option<Instant>,
-    pub last_timestamp: u32,
     pub sender: Option<SenderInfo>,
     pub level: Level,
     pub keypad: Keypad,
@@ -130,20 +128,6 @@ impl Stream {
     /// Video that can be shown.
     pub const fn shows(&self) -> bool {
         matches!(self.kind, Kind::Video) && self.alive && !self.muted
-    }
-
-    /// Its timestamp at `now` from its packets alone.
-    pub fn timestamp_at(&self, now: Instant) -> Option<u32> {
-        let since = now.saturating_duration_since(self.last_packet?);
-        Some(
-            self.last_timestamp
-                .wrapping_add(ticks(since, self.clock_rate)),
-        )
-    }
-
-    /// The codec it sends.
-    pub fn audio(&self) -> Option<AudioCodec> {
-        self.format.and_then(Format::audio)
     }
 
     /// Somebody receives it or waits to.
