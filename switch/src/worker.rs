@@ -152,6 +152,7 @@ fn worker_config(config: &Config) -> WorkerConfig {
             unix,
         },
         video_bitrate: config.video_bitrate,
+        speaker_interval: config.speaker_interval(),
         max_legs: config.capacity,
     }
 }

@@ -68,6 +68,8 @@ pub struct WorkerConfig {
     pub clock: WallClock,
     /// Bit/s announced by REMB to each sender of video.
     pub video_bitrate: u32,
+    /// Time between decisions on the dominant speaker.
+    pub speaker_interval: Duration,
     /// Legs of all meetings together; more are refused.
     pub max_legs: usize,
 }
@@ -280,7 +282,7 @@ impl Worker {
         };
         let hosted = Hosted {
             id: id.to_owned(),
-            meeting: Meeting::new(config),
+            meeting: Meeting::new(config).with_speaker_interval(self.config.speaker_interval),
             renditions: Renditions::new(),
             links: Links::default(),
             link_due: now + LINK_TICK,

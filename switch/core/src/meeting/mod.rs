@@ -163,6 +163,17 @@ impl Meeting {
         }
     }
 
+    /// With another time between decisions on the dominant speaker than
+    /// [`SpeakerConfig::default`] has; for a meeting without legs yet.
+    #[must_use]
+    pub fn with_speaker_interval(mut self, interval: Duration) -> Self {
+        self.speakers = SpeakerDetector::new(SpeakerConfig {
+            interval,
+            ..SpeakerConfig::default()
+        });
+        self
+    }
+
     /// Whether a request of this epoch may be applied; ask before ports are taken.
     ///
     /// # Errors
