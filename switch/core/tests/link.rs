@@ -514,3 +514,48 @@ fn impossible_descriptions_are_refused_with_a_reason() {
         LinkError::Ice(0)
     );
 }
+
+#[test]
+fn without_rtcp_mux_each_component_has_its_own_checks_and_handshake() {
+    let peer = Identity::generate().unwrap();
+    let mut bench = Bench::new(&Transport {
+        rtcp_mux: false,
+        ..dtls(&peer, DtlsRole::Server)
+    });
+    let mut checks = IcePeer::new(&ice());
+    bench.receive(address(1), &checks.request(true));
+    assert_eq!(
+        bench.receive_rtcp(address(2), &checks.request(true)),
+        Received::Handled
+    );
+    bench.out();
+    let ours = || Fingerprint::new("sha-256", bench.identity.fingerprint()).unwrap();
+    let mut media = Association::new(&peer, Role::Client, vec![ours()]).unwrap();
+    let mut control = Association::new(&peer, Role::Client, vec![ours()]).unwrap();
+    bench.handshake(&mut media, address(1));
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::Up));
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 1];
+    assert!(
+        !bench.link.send_rtcp(&report, &mut bench.batch),
+        "its own keys are not there yet"
+    );
+    control.start(bench.now);
+    let mut keys = None;
+    for _ in 0..10 {
+        while let Some(datagram) = control.poll_transmit() {
+            bench.receive_rtcp(address(2), &datagram);
+        }
+        for (to, datagram) in bench.out() {
+            assert_eq!(to, address(2));
+            if let Some(Event::Connected(made)) = control.handle_datagram(&datagram, bench.now) {
+                keys = Some(made);
+            }
+        }
+    }
+    let keys = keys.expect("a second handshake");
+    assert!(bench.link.send_rtcp(&report, &mut bench.batch));
+    let sent = bench.batch.get(0).unwrap();
+    assert_eq!((sent.socket, sent.remote), (RTCP, address(2)));
+    let mut opener = Opener::new(keys.profile, &keys.remote).unwrap();
+    assert_eq!(opener.open_rtcp(&mut sent.bytes.to_vec()), Ok(8));
+}
