@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What `rostrum lab` is started with: make lab ARGS="--port-base 20000"
 ARGS ?=
 
-.PHONY: help lab web build test lint unit web-test e2e bench fuzz setup
+.PHONY: help lab web build test lint unit e2e bench fuzz setup
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -31,7 +31,7 @@ web/dist/index.html: web/node_modules/.package-lock.json web/index.html web/vite
 
 test: ## install what the tests need and run all of them
 	@scripts/setup test
-	@$(MAKE) --no-print-directory lint unit web-test e2e
+	@$(MAKE) --no-print-directory lint unit e2e
 
 lint: ## formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
@@ -42,8 +42,12 @@ lint: ## formatting, clippy, licences and sources of dependencies
 unit: web ## Rust tests
 	$(CARGO) test --workspace --quiet
 
-web-test: web ## web client's tests
-	cd web && npm run --silent test
+e2e: web ## a meeting of phones and browsers, in a network namespace of its own
+	$(CARGO) build --quiet -p rostrum
+	cd web && e2e/namespace.sh node --test e2e/*.test.mjs
+
+fuzz: ## fuzz every parser for longer (FUZZ=60 seconds a target)
+	scripts/fuzz $(or $(FUZZ),60)
 
 bench: ## criterion benches and the CPU cost of a forwarded packet
 	$(CARGO) bench -p rostrum-benches

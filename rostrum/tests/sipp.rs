@@ -50,7 +50,7 @@ impl Sipp {
             .args(["-t", way.mode, "-i", "127.0.0.1", "-p", &port.to_string(), "-m", "1", "-r", "1"])
             .args(["-timeout", "20s", "-timeout_error", "-nostdin", "-trace_err", "-trace_msg"])
             .args(["-error_file", &format!("{}.err", log.display()), "-message_file", &format!("{}.msg", log.display())])
-            .args(["-key", "user", user, "-key", "password", password])
+            .args(["-key", "user", user, "-au", user, "-ap", password])
             .args(["-key", "domain", lab.domain(), "-key", "callee", callee])
             .current_dir(lab.directory.path())
             .stdin(Stdio::null())

@@ -65,7 +65,7 @@ async function browser(name) {
 /** Participants by display name, with the source id the focus gave them. */
 async function sources() {
   const view = await lab.api(`/meetings/${meeting()}`);
-  return Object.fromEntries(view.participants.map((p) => [p.name, p.source]));
+  return Object.fromEntries(view.participants.map((p) => [p.display, p.source]));
 }
 
 /** Calls `check` until it gives something true; fails with what it last threw or gave after `ms`. */

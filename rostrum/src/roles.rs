@@ -1,0 +1,130 @@
+//! Roles running in this process, and how they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use cluster::Store;
+use meeting_manager::MeetingManager;
+use registrar::Registrar;
+use switch::Switch;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::admin::Admin;
+use crate::config::{Config, Role};
+use crate::{observe, web};
+
+/// How often a draining process looks whether it is empty.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What runs.
+pub struct Roles {
+    pub registrar: Option<Registrar>,
+    pub manager: Option<MeetingManager>,
+    pub switch: Option<Switch>,
+    pub admin: Admin,
+}
+
+impl Roles {
+    /// Starts the roles in the order in which they need each other.
+    pub async fn start(config: &Config, roles: &[Role]) -> Result<Self, String> {
+        let metrics = observe::start_metrics()?;
+        let store: Arc<dyn Store> =
+            cluster::open(&config.store.engine()).await.map_err(|e| format!("[store] {e}"))?;
+        let switch = match roles.contains(&Role::Switch) {
+            true => Some(Switch::start(config.switch.clone(), Arc::clone(&store)).await.map_err(|e| e.to_string())?),
+            false => None,
+        };
+        let manager = match roles.contains(&Role::MeetingManager) {
+            true => {
+                let api = format!("http://{}", config.admin.listen);
+                let started = MeetingManager::start(config.meeting_manager.clone(), Arc::clone(&store), &api);
+                Some(started.await.map_err(|e| e.to_string())?)
+            }
+            false => None,
+        };
+        let registrar = match roles.contains(&Role::Registrar) {
+            true => {
+                if !web::is_present() {
+                    tracing::warn!("this build has no web client in it: {} makes one", web::HOW_TO_BUILD);
+                }
+                let started = Registrar::start(config.registrar.clone(), Arc::clone(&store), web::router());
+                Some(started.await.map_err(|e| e.to_string())?)
+            }
+            false => None,
+        };
+        let mut views = Router::new();
+        if let Some(switch) = &switch {
+            views = views.merge(switch.admin_router());
+        }
+        if let Some(manager) = &manager {
+            views = views.merge(manager.admin_router());
+        }
+        if let Some(registrar) = &registrar {
+            views = views.merge(registrar.admin_router());
+        }
+        let admin = Admin::start(config.admin.listen, metrics, store, views).await?;
+        Ok(Self { registrar, manager, switch, admin })
+    }
+
+    /// Runs until Ctrl-C, or SIGTERM and then empty.
+    pub async fn run(mut self) -> Result<(), String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("signals: {e}"));
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => self.drain(&mut interrupt, &mut terminate).await,
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Takes nothing new, and waits until nothing is left or a second signal comes.
+    async fn drain(&mut self, interrupt: &mut Signal, terminate: &mut Signal) {
+        tracing::info!("draining: running meetings go on, nothing new begins; a second signal ends them");
+        self.admin.set_draining();
+        if let Some(registrar) = &self.registrar {
+            registrar.drain().await;
+        }
+        if let Some(manager) = &mut self.manager {
+            manager.drain().await;
+        }
+        if let Some(switch) = &self.switch {
+            switch.drain();
+        }
+        let empty = async {
+            loop {
+                let participants = match &self.manager {
+                    Some(manager) => manager.participants().await,
+                    None => 0,
+                };
+                let meetings = self.switch.as_ref().map_or(0, Switch::meetings);
+                if participants == 0 && meetings == 0 {
+                    return;
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = empty => {}
+        }
+    }
+
+    /// Ends meetings with BYE, which still needs the registrar's flows, then the rest.
+    async fn stop(self) {
+        self.admin.set_draining();
+        if let Some(manager) = self.manager {
+            manager.shutdown().await;
+        }
+        if let Some(registrar) = self.registrar {
+            registrar.shutdown().await;
+        }
+        if let Some(switch) = self.switch {
+            switch.shutdown().await;
+        }
+        self.admin.stop();
+        tracing::info!("stopped");
+    }
+}
