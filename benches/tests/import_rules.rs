@@ -13,10 +13,25 @@ const RULES: &[(&str, &[&str])] = &[
     ("registrar-core", &["sip", "cluster"]),
     ("meeting-core", &["sip", "control", "cluster"]),
     ("switch-core", &["control"]),
-    ("registrar", &["registrar-core", "sip", "transport", "cluster"]),
-    ("meeting-manager", &["meeting-core", "sip", "transport", "control", "cluster"]),
+    (
+        "registrar",
+        &["registrar-core", "sip", "transport", "cluster"],
+    ),
+    (
+        "meeting-manager",
+        &["meeting-core", "sip", "transport", "control", "cluster"],
+    ),
     ("switch", &["switch-core", "control", "cluster"]),
-    ("rostrum", &["registrar", "meeting-manager", "switch", "cluster", "transport"]),
+    (
+        "rostrum",
+        &[
+            "registrar",
+            "meeting-manager",
+            "switch",
+            "cluster",
+            "transport",
+        ],
+    ),
 ];
 
 /// Crates without IO: nothing that opens sockets, reads clocks or runs tasks may be named there.
@@ -28,7 +43,16 @@ const CORES: &[(&str, &str)] = &[
 ];
 
 /// Dependencies no core may have.
-const NOT_IN_CORES: &[&str] = &["tokio", "hyper", "axum", "socket2", "libc", "parking_lot", "tracing", "metrics"];
+const NOT_IN_CORES: &[&str] = &[
+    "tokio",
+    "hyper",
+    "axum",
+    "socket2",
+    "libc",
+    "parking_lot",
+    "tracing",
+    "metrics",
+];
 
 /// Words no core's source may have outside its tests.
 const NOT_WRITTEN_IN_CORES: &[&str] = &[
@@ -43,23 +67,38 @@ const NOT_WRITTEN_IN_CORES: &[&str] = &[
 ];
 
 fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("benches lies in the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("benches lies in the workspace")
 }
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let out = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .expect("cargo metadata runs");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).expect("JSON");
     let packages = metadata["packages"].as_array().expect("packages");
     packages
         .iter()
         .map(|p| {
             let dependencies = p["dependencies"].as_array().expect("dependencies").iter();
-            let normal = dependencies.filter(|d| d["kind"].is_null()).map(|d| text(&d["name"])).collect();
+            let normal = dependencies
+                .filter(|d| d["kind"].is_null())
+                .map(|d| text(&d["name"]))
+                .collect();
             (text(&p["name"]), normal)
         })
         .collect()
@@ -74,7 +113,10 @@ fn crates_import_only_what_the_architecture_lets_them() {
     let all = dependencies();
     let ours: BTreeSet<&String> = all.keys().collect();
     for (name, allowed) in RULES {
-        for dependency in all.get(*name).unwrap_or_else(|| panic!("{name} is gone: mend RULES")) {
+        for dependency in all
+            .get(*name)
+            .unwrap_or_else(|| panic!("{name} is gone: mend RULES"))
+        {
             assert!(
                 !ours.contains(dependency) || allowed.contains(&dependency.as_str()),
                 "{name} must not depend on {dependency}"
@@ -83,10 +125,16 @@ fn crates_import_only_what_the_architecture_lets_them() {
     }
     for name in ours {
         let ruled = RULES.iter().any(|(n, _)| n == name);
-        assert!(ruled || ["rostrum-benches", "rostrum-fuzz"].contains(&name.as_str()), "{name} has no rule: add one");
+        assert!(
+            ruled || ["rostrum-benches", "rostrum-fuzz"].contains(&name.as_str()),
+            "{name} has no rule: add one"
+        );
         let imports = &all[name];
         for leaf in ["rostrum", "rostrum-benches", "rostrum-fuzz"] {
-            assert!(!imports.contains(leaf), "nothing imports {leaf}, but {name} does");
+            assert!(
+                !imports.contains(leaf),
+                "nothing imports {leaf}, but {name} does"
+            );
         }
     }
 }
@@ -96,7 +144,10 @@ fn cores_have_no_runtime_socket_clock_or_global_randomness() {
     let all = dependencies();
     for (name, source) in CORES {
         for dependency in &all[*name] {
-            assert!(!NOT_IN_CORES.contains(&dependency.as_str()), "{name} must not depend on {dependency}");
+            assert!(
+                !NOT_IN_CORES.contains(&dependency.as_str()),
+                "{name} must not depend on {dependency}"
+            );
         }
         visit(&root().join(source), &mut |file, text| {
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
@@ -113,7 +164,10 @@ fn visit(directory: &Path, check: &mut dyn FnMut(&Path, &str)) {
         if path.is_dir() {
             visit(&path, check);
         } else if path.extension().is_some_and(|e| e == "rs") && !path.ends_with("tests.rs") {
-            check(&path, &std::fs::read_to_string(&path).expect("UTF-8 source"));
+            check(
+                &path,
+                &std::fs::read_to_string(&path).expect("UTF-8 source"),
+            );
         }
     }
 }

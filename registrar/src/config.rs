@@ -9,6 +9,7 @@ use registrar_core::{CoreLimits, valid_meeting_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sip::Transport;
+use sip::digest::Algorithm;
 
 /// One registrar: where clients register, and through which every call goes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -81,6 +82,10 @@ pub struct Config {
     pub default_expires: u32,
     /// How often clients with a kept connection should send a keepalive, seconds (RFC 5626).
     pub flow_timer: u32,
+    /// Digest algorithms offered, in order: "SHA-256", "MD5". Some old phones look at the first one only and need
+    /// ["MD5"].
+    #[schemars(with = "Vec<String>")]
+    pub digest: Vec<Algorithm>,
     /// Tell clients to send their calls through this very registrar (Service-Route).
     pub service_route: bool,
     /// Other hosts whose pages may open a WebSocket here and that may stand in the address bar: host names without
@@ -173,6 +178,7 @@ impl Default for Config {
             max_expires: 7200,
             default_expires: 600,
             flow_timer: 120,
+            digest: vec![Algorithm::Sha256, Algorithm::Md5],
             service_route: true,
             web_hosts: Vec::new(),
             admin: None,
@@ -383,6 +389,13 @@ impl Config {
                 "default_expires",
                 "min_expires, default_expires and max_expires must grow in this order",
                 "60, 600 and 7200",
+            ));
+        }
+        if self.digest.is_empty() {
+            return Err(invalid(
+                "digest",
+                "no algorithm to authenticate with",
+                "[\"SHA-256\", \"MD5\"]",
             ));
         }
         if !(60..=7 * 86_400).contains(&self.guest_lifetime) {

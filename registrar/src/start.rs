@@ -469,6 +469,7 @@ fn settings(config: &Config, addresses: &Addresses) -> Result<Settings, StartErr
         max_expires: config.max_expires,
         default_expires: config.default_expires,
         flow_timer: config.flow_timer,
+        digest: config.digest.clone(),
         service_route: config.service_route,
         limits: CoreLimits {
             bindings_per_aor: config.limits.contacts_per_user,

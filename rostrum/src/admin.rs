@@ -44,21 +44,36 @@ impl Admin {
             .route(
                 "/metrics",
                 get(async move || {
-                    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+                    (
+                        [(
+                            header::CONTENT_TYPE,
+                            "text/plain; version=0.0.4; charset=utf-8",
+                        )],
+                        metrics.render(),
+                    )
                 }),
             )
             .route("/healthz", get(async || "ok\n"))
-            .route("/readyz", get(move || ready(Arc::clone(&store), Arc::clone(&is_draining))))
+            .route(
+                "/readyz",
+                get(move || ready(Arc::clone(&store), Arc::clone(&is_draining))),
+            )
             .merge(views);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(stopped.cancelled_owned()).await;
+            let served = axum::serve(listener, router)
+                .with_graceful_shutdown(stopped.cancelled_owned())
+                .await;
             if let Err(e) = served {
                 tracing::error!("admin server ended: {e}");
             }
         });
-        Ok(Self { address, draining, stop })
+        Ok(Self {
+            address,
+            draining,
+            stop,
+        })
     }
 
     /// From now on `/readyz` answers 503.
@@ -79,6 +94,9 @@ async fn ready(store: Arc<dyn Store>, draining: Arc<AtomicBool>) -> impl IntoRes
     match tokio::time::timeout(STORE_PATIENCE, store.status()).await {
         Ok(Ok(_)) => (StatusCode::OK, "ready\n".to_owned()),
         Ok(Err(e)) => (StatusCode::SERVICE_UNAVAILABLE, format!("store: {e}\n")),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "store: no answer\n".to_owned()),
+        Err(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store: no answer\n".to_owned(),
+        ),
     }
 }

@@ -38,6 +38,9 @@ pub struct LabArgs {
     /// SIP domain of accounts and meetings [default: the host's address]
     #[arg(long)]
     domain: Option<String>,
+    /// Digest algorithms offered, in order: MD5 alone helps phones that look at the first challenge only
+    #[arg(long, value_delimiter = ',', default_value = "SHA-256,MD5")]
+    digest: Vec<String>,
     /// Print where everything is as one JSON object on one line
     #[arg(long)]
     json: bool,
@@ -54,17 +57,28 @@ struct Account {
 
 /// Starts the lab, says where everything is, and runs until Ctrl-C.
 pub async fn run(args: LabArgs) -> Result<(), String> {
-    let log = observe::Log { level: args.log.clone(), ..observe::Log::default() };
+    let log = observe::Log {
+        level: args.log.clone(),
+        ..observe::Log::default()
+    };
     observe::start_logging(&log)?;
     let host = args.host.unwrap_or_else(outward);
     let domain = args.domain.clone().unwrap_or_else(|| bracketed(host));
-    let folder = |e: std::io::Error| format!("{}: {e}; choose another folder with --data", args.data.display());
+    let folder = |e: std::io::Error| {
+        format!(
+            "{}: {e}; choose another folder with --data",
+            args.data.display()
+        )
+    };
     fs::create_dir_all(&args.data).map_err(folder)?;
     let accounts = accounts(&args.data)?;
-    let config = config(&args, host, &domain);
-    let roles = Roles::start(&config, &[Role::Registrar, Role::MeetingManager, Role::Switch])
-        .await
-        .map_err(|e| format!("{e}\n    (--port-base chooses other ports, 0 free ones)"))?;
+    let config = config(&args, host, &domain)?;
+    let roles = Roles::start(
+        &config,
+        &[Role::Registrar, Role::MeetingManager, Role::Switch],
+    )
+    .await
+    .map_err(|e| format!("{e}\n    (--port-base chooses other ports, 0 free ones)"))?;
     let summary = summary(&roles, host, &domain, &accounts);
     if args.json {
         println!("{summary}");
@@ -96,14 +110,30 @@ fn accounts(data: &Path) -> Result<Vec<Account>, String> {
     let path = data.join("accounts.json");
     let told = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
     let accounts: Vec<Account> = match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| format!("{}; delete it to have new accounts made", told(&e)))?,
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| format!("{}; delete it to have new accounts made", told(&e)))?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let mut random = rand::rng();
-            let mut password = || (0..10).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
-            let made: Vec<Account> = USERS.iter().map(|u| Account { user: (*u).into(), password: password() }).collect();
+            let mut password = || {
+                (0..10)
+                    .map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())]))
+                    .collect()
+            };
+            let made: Vec<Account> = USERS
+                .iter()
+                .map(|u| Account {
+                    user: (*u).into(),
+                    password: password(),
+                })
+                .collect();
             let text = serde_json::to_vec_pretty(&made).map_err(|e| told(&e))?;
             let mut options = fs::OpenOptions::new();
-            let file = options.write(true).create_new(true).mode(0o600).open(&path).map_err(|e| told(&e))?;
+            let file = options
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&path)
+                .map_err(|e| told(&e))?;
             std::io::Write::write_all(&mut &file, &text).map_err(|e| told(&e))?;
             made
         }
@@ -114,15 +144,22 @@ fn accounts(data: &Path) -> Result<Vec<Account>, String> {
         for account in &accounts {
             let mut display = account.user.clone();
             display[..1].make_ascii_uppercase();
-            registrar::users::add(&users, REALM, &account.user, &account.password, &display).map_err(|e| e.to_string())?;
+            registrar::users::add(&users, REALM, &account.user, &account.password, &display)
+                .map_err(|e| e.to_string())?;
         }
     }
     Ok(accounts)
 }
 
 /// The same configuration that the roles would read from files.
-fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Config {
-    let port = |offset: u16| if args.port_base == 0 { 0 } else { args.port_base.saturating_add(offset) };
+fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> {
+    let port = |offset: u16| {
+        if args.port_base == 0 {
+            0
+        } else {
+            args.port_base.saturating_add(offset)
+        }
+    };
     // a host that was named is listened on alone, so that several labs can live on one machine
     let mut cards: Vec<IpAddr> = match args.host {
         Some(host) => vec![host],
@@ -132,10 +169,18 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Config {
     if args.host.is_none() && args.port_base != 0 && has_ipv6() {
         cards.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
     }
-    let on = |offset: u16| cards.iter().map(|ip| SocketAddr::new(*ip, port(offset))).collect::<Vec<_>>();
+    let on = |offset: u16| {
+        cards
+            .iter()
+            .map(|ip| SocketAddr::new(*ip, port(offset)))
+            .collect::<Vec<_>>()
+    };
     let loopback = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port(offset)));
-    let aliases: Vec<String> =
-        ["localhost", "127.0.0.1"].iter().filter(|a| **a != domain).map(|a| (*a).to_owned()).collect();
+    let aliases: Vec<String> = ["localhost", "127.0.0.1"]
+        .iter()
+        .filter(|a| **a != domain)
+        .map(|a| (*a).to_owned())
+        .collect();
 
     let mut config = Config::default();
     config.admin.listen = loopback(4);
@@ -150,6 +195,12 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Config {
         registrar.aliases.push(bracketed(host));
     }
     registrar.realm = REALM.into();
+    registrar.digest = serde_json::from_value(json!(args.digest)).map_err(|_| {
+        format!(
+            "--digest {}: algorithms are SHA-256 and MD5",
+            args.digest.join(",")
+        )
+    })?;
     registrar.udp = on(0);
     registrar.tcp = on(0);
     registrar.tls = on(1);
@@ -160,7 +211,11 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Config {
     registrar.users = args.data.join("users.toml");
     registrar.meetings = MEETINGS
         .iter()
-        .map(|(id, title)| registrar::Meeting { id: (*id).into(), title: (*title).into(), guests: true })
+        .map(|(id, title)| registrar::Meeting {
+            id: (*id).into(),
+            title: (*title).into(),
+            guests: true,
+        })
         .collect();
 
     let manager = &mut config.meeting_manager;
@@ -189,11 +244,15 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Config {
     switch.advertise = vec![host];
     switch.webrtc_port = port(10);
     switch.plain_ports = [port(100), port(899)];
-    config
+    Ok(config)
 }
 
 fn summary(roles: &Roles, host: IpAddr, domain: &str, accounts: &[Account]) -> Value {
-    let addresses = roles.registrar.as_ref().map(|r| r.addresses().clone()).unwrap_or_default();
+    let addresses = roles
+        .registrar
+        .as_ref()
+        .map(|r| r.addresses().clone())
+        .unwrap_or_default();
     let at = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
     let told = |port: u16| format!("{}:{port}", bracketed(host));
     let local = format!("127.0.0.1:{}", at(&addresses.http));
@@ -225,18 +284,50 @@ fn print_for_people(s: &Value, host: IpAddr, guessed: bool) {
     let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
     println!("Rostrum is running.\n");
     println!("  browser    {}", text(&s["web_local"]));
-    println!("             {}   (self-signed certificate: accept it once)", text(&s["web"]));
+    println!(
+        "             {}   (self-signed certificate: accept it once)",
+        text(&s["web"])
+    );
     if !web::is_present() {
-        println!("             This build has no web client in it: {} makes one.", web::HOW_TO_BUILD);
+        println!(
+            "             This build has no web client in it: {} makes one.",
+            web::HOW_TO_BUILD
+        );
     }
-    println!("  meetings   {}", s["meetings"].as_array().into_iter().flatten().map(text).collect::<Vec<_>>().join("  "));
+    println!(
+        "  meetings   {}",
+        s["meetings"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(text)
+            .collect::<Vec<_>>()
+            .join("  ")
+    );
     println!("  accounts");
     for account in s["accounts"].as_array().into_iter().flatten() {
-        println!("             {}  password {}", text(&account["uri"]), text(&account["password"]));
+        println!(
+            "             {}  password {}",
+            text(&account["uri"]),
+            text(&account["password"])
+        );
     }
-    println!("  SIP        udp {}  tcp {}  tls {}", text(&s["sip"]["udp"]), text(&s["sip"]["tcp"]), text(&s["sip"]["tls"]));
-    println!("             ws {}  wss {}  (path /sip)", text(&s["sip"]["ws"]), text(&s["sip"]["wss"]));
-    println!("  inside     meeting manager {}  switch control {}", text(&s["manager"]), text(&s["control"]));
+    println!(
+        "  SIP        udp {}  tcp {}  tls {}",
+        text(&s["sip"]["udp"]),
+        text(&s["sip"]["tcp"]),
+        text(&s["sip"]["tls"])
+    );
+    println!(
+        "             ws {}  wss {}  (path /sip)",
+        text(&s["sip"]["ws"]),
+        text(&s["sip"]["wss"])
+    );
+    println!(
+        "  inside     meeting manager {}  switch control {}",
+        text(&s["manager"]),
+        text(&s["control"])
+    );
     println!("  API        {}", text(&s["api"]));
     println!("  metrics    {}", text(&s["metrics"]));
     if guessed {

@@ -88,7 +88,10 @@ fn run(command: Command) -> Result<(), String> {
             Ok(())
         }
         Command::Config(ConfigCommand::Check { file }) => {
-            load(&file, &[Role::Registrar, Role::MeetingManager, Role::Switch])?;
+            load(
+                &file,
+                &[Role::Registrar, Role::MeetingManager, Role::Switch],
+            )?;
             println!("{}: nothing wrong", file.display());
             Ok(())
         }
@@ -98,8 +101,12 @@ fn run(command: Command) -> Result<(), String> {
 }
 
 fn block_on(future: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.map_err(|e| format!("runtime: {e}"))?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    runtime
+        .map_err(|e| format!("runtime: {e}"))?
+        .block_on(future)
 }
 
 fn load(file: &std::path::Path, roles: &[Role]) -> Result<config::Config, String> {

@@ -44,7 +44,11 @@ pub async fn run(command: MeetingCommand) -> Result<(), String> {
             }
             for m in meetings.as_array().into_iter().flatten() {
                 let people = m["participants"].as_array().map_or(0, Vec::len);
-                println!("{}\t{people} participants\ton switch {}", text(&m["id"]), text(&m["switch"]));
+                println!(
+                    "{}\t{people} participants\ton switch {}",
+                    text(&m["id"]),
+                    text(&m["switch"])
+                );
             }
         }
         MeetingCommand::Show { meeting, from } => {
@@ -68,31 +72,68 @@ fn text(value: &Value) -> String {
 }
 
 fn show(m: &Value) {
-    println!("{}  {}  on switch {}", text(&m["id"]), text(&m["title"]), text(&m["switch"]));
+    println!(
+        "{}  {}  on switch {}",
+        text(&m["id"]),
+        text(&m["title"]),
+        text(&m["switch"])
+    );
     let name = |leg: &Value| {
-        let found = m["participants"].as_array().into_iter().flatten().find(|p| p["id"] == *leg);
+        let found = m["participants"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|p| p["id"] == *leg);
         found.map_or_else(|| text(leg), |p| text(&p["display"]))
     };
-    println!("dominant: {}  before: {}", name(&m["media"]["dominant"]), name(&m["media"]["previous"]));
+    println!(
+        "dominant: {}  before: {}",
+        name(&m["media"]["dominant"]),
+        name(&m["media"]["previous"])
+    );
     for p in m["participants"].as_array().into_iter().flatten() {
-        println!("  {}  {}  source {}  {}", text(&p["display"]), text(&p["uri"]), text(&p["source"]), text(&p["state"]));
+        println!(
+            "  {}  {}  source {}  {}",
+            text(&p["display"]),
+            text(&p["uri"]),
+            text(&p["source"]),
+            text(&p["state"])
+        );
         let legs = m["media"]["legs"].as_array();
-        for slot in legs.into_iter().flatten().filter(|l| l["id"] == p["id"]).flat_map(|l| l["slots"].as_array()).flatten() {
-            println!("      {} slot {}: {}", text(&slot["kind"]), slot["number"], name(&slot["holder"]));
+        for slot in legs
+            .into_iter()
+            .flatten()
+            .filter(|l| l["id"] == p["id"])
+            .flat_map(|l| l["slots"].as_array())
+            .flatten()
+        {
+            println!(
+                "      {} slot {}: {}",
+                text(&slot["kind"]),
+                slot["number"],
+                name(&slot["holder"])
+            );
         }
     }
 }
 
 /// GET of a plain URL: the admin address is on loopback or an inner network.
 async fn get(api: &str, path: &str) -> Result<Value, String> {
-    let host = api.trim_start_matches("http://").trim_end_matches('/').trim_end_matches("/api/v1");
-    let told = |e: std::io::Error| format!("{api}: {e}; --api names the admin address of a running process");
+    let host = api
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .trim_end_matches("/api/v1");
+    let told = |e: std::io::Error| {
+        format!("{api}: {e}; --api names the admin address of a running process")
+    };
     let mut stream = TcpStream::connect(host).await.map_err(told)?;
     let request = format!("GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(told)?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.map_err(told)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("{api}: not an HTTP answer"))?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| format!("{api}: not an HTTP answer"))?;
     let value: Value = serde_json::from_str(body).map_err(|e| format!("{api}: {e}"))?;
     if head.split_whitespace().nth(1) == Some("200") {
         Ok(value)

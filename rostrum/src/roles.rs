@@ -29,16 +29,22 @@ impl Roles {
     /// Starts the roles in the order in which they need each other.
     pub async fn start(config: &Config, roles: &[Role]) -> Result<Self, String> {
         let metrics = observe::start_metrics()?;
-        let store: Arc<dyn Store> =
-            cluster::open(&config.store.engine()).await.map_err(|e| format!("[store] {e}"))?;
+        let store: Arc<dyn Store> = cluster::open(&config.store.engine())
+            .await
+            .map_err(|e| format!("[store] {e}"))?;
         let switch = match roles.contains(&Role::Switch) {
-            true => Some(Switch::start(config.switch.clone(), Arc::clone(&store)).await.map_err(|e| e.to_string())?),
+            true => Some(
+                Switch::start(config.switch.clone(), Arc::clone(&store))
+                    .await
+                    .map_err(|e| e.to_string())?,
+            ),
             false => None,
         };
         let manager = match roles.contains(&Role::MeetingManager) {
             true => {
                 let api = format!("http://{}", config.admin.listen);
-                let started = MeetingManager::start(config.meeting_manager.clone(), Arc::clone(&store), &api);
+                let started =
+                    MeetingManager::start(config.meeting_manager.clone(), Arc::clone(&store), &api);
                 Some(started.await.map_err(|e| e.to_string())?)
             }
             false => None,
@@ -46,9 +52,13 @@ impl Roles {
         let registrar = match roles.contains(&Role::Registrar) {
             true => {
                 if !web::is_present() {
-                    tracing::warn!("this build has no web client in it: {} makes one", web::HOW_TO_BUILD);
+                    tracing::warn!(
+                        "this build has no web client in it: {} makes one",
+                        web::HOW_TO_BUILD
+                    );
                 }
-                let started = Registrar::start(config.registrar.clone(), Arc::clone(&store), web::router());
+                let started =
+                    Registrar::start(config.registrar.clone(), Arc::clone(&store), web::router());
                 Some(started.await.map_err(|e| e.to_string())?)
             }
             false => None,
@@ -64,13 +74,21 @@ impl Roles {
             views = views.merge(registrar.admin_router());
         }
         let admin = Admin::start(config.admin.listen, metrics, store, views).await?;
-        Ok(Self { registrar, manager, switch, admin })
+        Ok(Self {
+            registrar,
+            manager,
+            switch,
+            admin,
+        })
     }
 
     /// Runs until Ctrl-C, or SIGTERM and then empty.
     pub async fn run(mut self) -> Result<(), String> {
         let listen = |kind| signal(kind).map_err(|e| format!("signals: {e}"));
-        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let (mut interrupt, mut terminate) = (
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+        );
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => self.drain(&mut interrupt, &mut terminate).await,
@@ -81,7 +99,9 @@ impl Roles {
 
     /// Takes nothing new, and waits until nothing is left or a second signal comes.
     async fn drain(&mut self, interrupt: &mut Signal, terminate: &mut Signal) {
-        tracing::info!("draining: running meetings go on, nothing new begins; a second signal ends them");
+        tracing::info!(
+            "draining: running meetings go on, nothing new begins; a second signal ends them"
+        );
         self.admin.set_draining();
         if let Some(registrar) = &self.registrar {
             registrar.drain().await;

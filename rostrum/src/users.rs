@@ -49,7 +49,12 @@ pub struct UsersFile {
 /// Does it.
 pub fn run(command: UserCommand) -> Result<(), String> {
     match command {
-        UserCommand::Add { name, display, password, file } => {
+        UserCommand::Add {
+            name,
+            display,
+            password,
+            file,
+        } => {
             let password = match password {
                 Some(password) => password,
                 None => read_password(&name)?,
@@ -57,11 +62,14 @@ pub fn run(command: UserCommand) -> Result<(), String> {
             if password.is_empty() {
                 return Err("an empty password lets anybody in: give one".into());
             }
-            registrar::users::add(&file.file, &file.realm, &name, &password, &display).map_err(|e| e.to_string())?;
+            registrar::users::add(&file.file, &file.realm, &name, &password, &display)
+                .map_err(|e| e.to_string())?;
             println!("{name} may register; running registrars know within a second");
         }
         UserCommand::List { file } => {
-            for user in registrar::users::list(&file.file, &file.realm).map_err(|e| e.to_string())? {
+            for user in
+                registrar::users::list(&file.file, &file.realm).map_err(|e| e.to_string())?
+            {
                 println!("{}\t{}", user.name, user.display);
             }
         }
@@ -80,6 +88,9 @@ fn read_password(name: &str) -> Result<String, String> {
         std::io::stdout().flush().map_err(|e| e.to_string())?;
     }
     let mut line = String::new();
-    input.lock().read_line(&mut line).map_err(|e| e.to_string())?;
+    input
+        .lock()
+        .read_line(&mut line)
+        .map_err(|e| e.to_string())?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
 }

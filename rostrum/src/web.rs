@@ -45,6 +45,14 @@ async fn serve(uri: Uri) -> Response {
         _ => "application/octet-stream",
     };
     // assets carry a hash in their name; the page itself must be asked for again
-    let cache = if name.starts_with("assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
-    ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, cache)], *bytes).into_response()
+    let cache = if name.starts_with("assets/") {
+        "public, max-age=31536000, immutable"
+    } else {
+        "no-cache"
+    };
+    (
+        [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, cache)],
+        *bytes,
+    )
+        .into_response()
 }

@@ -22,7 +22,11 @@ fn messages() -> Option<Vec<(String, Vec<u8>)>> {
     files.sort();
     assert!(files.len() >= 61, "only {} messages", files.len());
     let read = |path: PathBuf| {
-        let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+        let name = path
+            .file_name()
+            .expect("a file")
+            .to_string_lossy()
+            .into_owned();
         (name, std::fs::read(&path).expect("readable"))
     };
     Some(files.into_iter().map(read).collect())
@@ -31,7 +35,9 @@ fn messages() -> Option<Vec<(String, Vec<u8>)>> {
 /// The lab still answers a plain OPTIONS over UDP.
 fn assert_answers(lab: &Lab, after: &str) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
     let local = socket.local_addr().expect("bound");
     let request = format!(
         "OPTIONS sip:{domain} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch=z9hG4bK-{after};rport\r\n\
@@ -39,9 +45,13 @@ fn assert_answers(lab: &Lab, after: &str) {
          CSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n",
         domain = lab.domain()
     );
-    socket.send_to(request.as_bytes(), lab.sip("udp")).expect("sends");
+    socket
+        .send_to(request.as_bytes(), lab.sip("udp"))
+        .expect("sends");
     let mut answer = [0; 4096];
-    let length = socket.recv(&mut answer).unwrap_or_else(|e| panic!("no answer after {after}: {e}"));
+    let length = socket
+        .recv(&mut answer)
+        .unwrap_or_else(|e| panic!("no answer after {after}: {e}"));
     let text = String::from_utf8_lossy(&answer[..length]);
     assert!(text.starts_with("SIP/2.0 200"), "after {after}: {text}");
 }
@@ -52,9 +62,15 @@ fn assert_sip(name: &str, answer: &[u8]) {
     let line = text.lines().next().unwrap_or_default();
     let mut words = line.splitn(3, ' ');
     assert_eq!(words.next(), Some("SIP/2.0"), "{name}: {line}");
-    let status: u16 = words.next().and_then(|s| s.parse().ok()).unwrap_or_else(|| panic!("{name}: {line}"));
+    let status: u16 = words
+        .next()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or_else(|| panic!("{name}: {line}"));
     assert!((100..700).contains(&status), "{name}: {line}");
-    assert!(words.next().is_some_and(|reason| !reason.is_empty()), "{name}: {line}");
+    assert!(
+        words.next().is_some_and(|reason| !reason.is_empty()),
+        "{name}: {line}"
+    );
 }
 
 #[test]
@@ -74,7 +90,10 @@ fn torture_messages_are_survived_over_udp() {
         assert_answers(&lab, name);
     }
     // those with a Via that names another port get their answer there, or by rport here
-    println!("{answered} of {} answered to where they came from", messages.len());
+    println!(
+        "{answered} of {} answered to where they came from",
+        messages.len()
+    );
     lab.assert_healthy();
 }
 
@@ -94,6 +113,10 @@ fn torture_messages_are_answered_over_tcp_on_the_connection_they_came_on() {
         }
         assert_answers(&lab, name);
     }
-    assert!(answered > messages.len() / 3, "only {answered} of {} answered", messages.len());
+    assert!(
+        answered > messages.len() / 3,
+        "only {answered} of {} answered",
+        messages.len()
+    );
     lab.assert_healthy();
 }

@@ -137,6 +137,7 @@ pub struct Authenticator {
     realm: String,
     lifetime_ms: u64,
     counts: Counts,
+    algorithms: Vec<Algorithm>,
     /// Stands in for the HA1 of users there are not.
     nobody: Ha1,
 }
@@ -153,6 +154,7 @@ impl Authenticator {
             realm: realm.to_owned(),
             lifetime_ms: u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX),
             counts: Counts::new(COUNTS),
+            algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             nobody: Ha1 {
                 md5: sha256[..32].to_owned(),
                 sha256,
@@ -160,18 +162,26 @@ impl Authenticator {
         }
     }
 
-    /// Challenge values in order SHA-256, MD5 (RFC 8760 §2.4) for WWW-Authenticate or Proxy-Authenticate.
+    /// Offers only these algorithms, in this order. Some clients look at the first challenge alone.
     #[must_use]
-    pub fn challenges(&self, now_unix: Duration, stale: bool) -> [String; 2] {
+    pub fn offering(mut self, algorithms: &[Algorithm]) -> Self {
+        self.algorithms = algorithms.to_vec();
+        self
+    }
+
+    /// Challenge values, by default SHA-256 then MD5 (RFC 8760 §2.4), for WWW-Authenticate or Proxy-Authenticate.
+    #[must_use]
+    pub fn challenges(&self, now_unix: Duration, stale: bool) -> Vec<String> {
         let nonce = self.nonces.issue(&self.realm, millis(now_unix));
         let realm = credentials::quoted(&self.realm);
         let stale = if stale { ", stale=true" } else { "" };
-        [Algorithm::Sha256, Algorithm::Md5].map(|algorithm| {
+        let challenge = |algorithm: &Algorithm| {
             format!(
                 "Digest realm={realm}, nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}",
                 algorithm.as_str()
             )
-        })
+        };
+        self.algorithms.iter().map(challenge).collect()
     }
 
     /// Checks Authorization (`proxy` false) or Proxy-Authorization. `ha1` looks a user up; for unknown users the same

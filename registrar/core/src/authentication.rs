@@ -71,7 +71,8 @@ pub(crate) struct Authentication {
 impl Authentication {
     pub(crate) fn new(settings: &Settings, nonce_key: [u8; 32], guest_key: [u8; 32]) -> Self {
         Self {
-            authenticator: Authenticator::new(nonce_key, &settings.realm, settings.nonce_lifetime),
+            authenticator: Authenticator::new(nonce_key, &settings.realm, settings.nonce_lifetime)
+                .offering(&settings.digest),
             guests: GuestMint::new(guest_key),
             realm: settings.realm.clone(),
             filler: nonce_key,

@@ -118,6 +118,8 @@ pub struct Settings {
     pub default_expires: u32,
     /// Flow-Timer told to Outbound clients, seconds (RFC 5626 §4.4).
     pub flow_timer: u32,
+    /// Digest algorithms offered, in order.
+    pub digest: Vec<sip::digest::Algorithm>,
     /// Whether a Service-Route is given to clients (RFC 3608).
     pub service_route: bool,
     /// How long a digest nonce is good.
@@ -148,6 +150,7 @@ impl Default for Settings {
             max_expires: 7200,
             default_expires: 600,
             flow_timer: 120,
+            digest: vec![sip::digest::Algorithm::Sha256, sip::digest::Algorithm::Md5],
             service_route: true,
             nonce_lifetime: Duration::from_secs(300),
             timers: Timers::default(),

@@ -45,18 +45,29 @@ impl Source {
     /// Reads the file.
     pub fn read(path: &Path) -> Result<Self, Problem> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Self { path: path.to_owned(), text }),
+            Ok(text) => Ok(Self {
+                path: path.to_owned(),
+                text,
+            }),
             Err(e) => Err(Problem {
                 place: path.display().to_string(),
                 line: 0,
                 what: format!("cannot be read: {e}"),
-                instead: format!("rostrum config default > {} writes one to start from", path.display()),
+                instead: format!(
+                    "rostrum config default > {} writes one to start from",
+                    path.display()
+                ),
             }),
         }
     }
 
     /// A problem with the key at `path` (`registrar.udp`), on its line.
-    pub fn problem(&self, key: &str, what: impl Into<String>, instead: impl Into<String>) -> Problem {
+    pub fn problem(
+        &self,
+        key: &str,
+        what: impl Into<String>,
+        instead: impl Into<String>,
+    ) -> Problem {
         Problem {
             place: self.path.display().to_string(),
             line: self.span(key).map_or(0, |span| self.line(span.start)),
@@ -66,10 +77,16 @@ impl Source {
     }
 
     /// Deserializes, with `ROSTRUM_…` environment variables over it.
-    pub fn parse<T: DeserializeOwned>(&self, environment: &[(String, String)]) -> Result<T, Problem> {
+    pub fn parse<T: DeserializeOwned>(
+        &self,
+        environment: &[(String, String)],
+    ) -> Result<T, Problem> {
         // first the file alone, so that its errors carry lines
         toml::from_str::<T>(&self.text).map_err(|e| self.explain(&e))?;
-        let mut table: Table = self.text.parse().map_err(|e: toml::de::Error| self.explain(&e))?;
+        let mut table: Table = self
+            .text
+            .parse()
+            .map_err(|e: toml::de::Error| self.explain(&e))?;
         for (name, value) in environment {
             let before = table.clone();
             overlay(&mut table, name, value);
@@ -82,7 +99,9 @@ impl Source {
                 })?;
             }
         }
-        table.try_into().map_err(|e: toml::de::Error| self.explain(&e))
+        table
+            .try_into()
+            .map_err(|e: toml::de::Error| self.explain(&e))
     }
 
     fn explain(&self, error: &toml::de::Error) -> Problem {
@@ -90,7 +109,11 @@ impl Source {
             place: self.path.display().to_string(),
             line: error.span().map_or(0, |span| self.line(span.start)),
             what: match error.span().and_then(|span| self.text.get(span)) {
-                Some(written) if !written.contains('\n') && !written.is_empty() && !error.message().contains(written) => {
+                Some(written)
+                    if !written.contains('\n')
+                        && !written.is_empty()
+                        && !error.message().contains(written) =>
+                {
                     format!("{} (in {written})", error.message())
                 }
                 _ => error.message().to_owned(),
@@ -100,7 +123,13 @@ impl Source {
     }
 
     fn line(&self, offset: usize) -> usize {
-        self.text.as_bytes().iter().take(offset).filter(|b| **b == b'\n').count() + 1
+        self.text
+            .as_bytes()
+            .iter()
+            .take(offset)
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1
     }
 
     fn span(&self, key: &str) -> Option<Range<usize>> {
@@ -122,20 +151,32 @@ impl Source {
 
 /// `ROSTRUM_REGISTRAR__UDP` sets `registrar.udp`; the value is TOML where it parses as such, else a string.
 fn overlay(table: &mut Table, name: &str, value: &str) {
-    let Some(path) = name.strip_prefix("ROSTRUM_") else { return };
+    let Some(path) = name.strip_prefix("ROSTRUM_") else {
+        return;
+    };
     let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-    let Some((key, parents)) = path.split_last() else { return };
+    let Some((key, parents)) = path.split_last() else {
+        return;
+    };
     if parents.is_empty() {
         return; // ROSTRUM_CONFIG and the like are the command's own
     }
     let mut at = table;
     for parent in parents {
-        let next = at.entry(parent.clone()).or_insert_with(|| Value::Table(Table::new()));
+        let next = at
+            .entry(parent.clone())
+            .or_insert_with(|| Value::Table(Table::new()));
         let Value::Table(inner) = next else { return };
         at = inner;
     }
-    let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-    at.insert(key.clone(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+    let parsed = format!("v = {value}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"));
+    at.insert(
+        key.clone(),
+        parsed.unwrap_or_else(|| Value::String(value.to_owned())),
+    );
 }
 
 /// What to write instead, from serde's message.
@@ -205,19 +246,26 @@ mod tests {
     }
 
     fn source(text: &str) -> Source {
-        Source { path: "r.toml".into(), text: text.to_owned() }
+        Source {
+            path: "r.toml".into(),
+            text: text.to_owned(),
+        }
     }
 
     #[test]
     fn unknown_key_is_told_with_its_line_and_the_nearest_name() {
-        let e = source("[registrar]\nudp = \"[::]:5060\"\ndomian = \"x\"\n").parse::<Sample>(&[]).unwrap_err();
+        let e = source("[registrar]\nudp = \"[::]:5060\"\ndomian = \"x\"\n")
+            .parse::<Sample>(&[])
+            .unwrap_err();
         assert_eq!(e.line, 3);
         assert_eq!(e.instead, "did you mean domain?");
     }
 
     #[test]
     fn bad_address_is_told_with_its_line_and_an_example() {
-        let e = source("[registrar]\ndomain = \"x\"\nudp = \"5060\"\n").parse::<Sample>(&[]).unwrap_err();
+        let e = source("[registrar]\ndomain = \"x\"\nudp = \"5060\"\n")
+            .parse::<Sample>(&[])
+            .unwrap_err();
         assert_eq!(e.line, 3);
         assert!(e.instead.contains("0.0.0.0:5060"), "{e}");
     }
@@ -227,7 +275,10 @@ mod tests {
         let text = source("[registrar]\ndomain = \"x\"\nudp = \"[::]:5060\"\n");
         let set = |v: &str| vec![("ROSTRUM_REGISTRAR__UDP".to_owned(), v.to_owned())];
         let parsed: Sample = text.parse(&set("127.0.0.1:7")).expect("valid");
-        assert_eq!(parsed.registrar.udp, "127.0.0.1:7".parse().expect("address"));
+        assert_eq!(
+            parsed.registrar.udp,
+            "127.0.0.1:7".parse().expect("address")
+        );
         let e = text.parse::<Sample>(&set("nonsense")).unwrap_err();
         assert!(e.place.contains("ROSTRUM_REGISTRAR__UDP"), "{e}");
     }

@@ -42,7 +42,9 @@ pub struct Admin {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)) }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+        }
     }
 }
 
@@ -108,9 +110,9 @@ impl Store {
     /// For the cluster crate.
     pub fn engine(&self) -> cluster::StoreConfig {
         match self.engine {
-            Engine::Embedded => {
-                cluster::StoreConfig::Embedded(cluster::EmbeddedConfig { path: self.path.clone() })
-            }
+            Engine::Embedded => cluster::StoreConfig::Embedded(cluster::EmbeddedConfig {
+                path: self.path.clone(),
+            }),
             Engine::Etcd => cluster::StoreConfig::Etcd(cluster::EtcdConfig {
                 endpoints: self.endpoints.clone(),
                 user: self.user.clone(),
@@ -135,10 +137,16 @@ pub enum Role {
 /// A file, with the environment over it, and nothing wrong with what `roles` read of it.
 pub fn load(path: &Path, roles: &[Role]) -> Result<Config, Vec<Problem>> {
     let source = Source::read(path).map_err(|p| vec![p])?;
-    let environment: Vec<(String, String)> = std::env::vars().filter(|(name, _)| name.starts_with("ROSTRUM_")).collect();
+    let environment: Vec<(String, String)> = std::env::vars()
+        .filter(|(name, _)| name.starts_with("ROSTRUM_"))
+        .collect();
     let config: Config = source.parse(&environment).map_err(|p| vec![p])?;
     let problems = problems(&config, roles, &source);
-    if problems.is_empty() { Ok(config) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(problems)
+    }
 }
 
 /// The commented default.
@@ -164,7 +172,12 @@ fn problems(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
     }
     if roles.contains(&Role::MeetingManager) {
         if let Err(e) = config.meeting_manager.check() {
-            add("meeting_manager", e.key, e.what, format!("write {}", e.instead));
+            add(
+                "meeting_manager",
+                e.key,
+                e.what,
+                format!("write {}", e.instead),
+            );
         }
     }
     if roles.contains(&Role::Switch) {
@@ -173,7 +186,12 @@ fn problems(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
         }
     }
     if config.store.engine == Engine::Etcd && config.store.endpoints.is_empty() {
-        add("store", "endpoints", "no etcd to talk to".into(), "write [\"http://127.0.0.1:2379\"]".into());
+        add(
+            "store",
+            "endpoints",
+            "no etcd to talk to".into(),
+            "write [\"http://127.0.0.1:2379\"]".into(),
+        );
     }
     if config.store.engine == Engine::Embedded && roles.len() == 1 {
         add(
@@ -197,7 +215,11 @@ struct Listener {
 fn listeners(config: &Config, roles: &[Role]) -> Vec<Listener> {
     let mut all = Vec::new();
     let mut add = |key: &str, stream: bool, addresses: &[SocketAddr]| {
-        all.extend(addresses.iter().map(|a| Listener { key: key.to_owned(), stream, address: *a }));
+        all.extend(addresses.iter().map(|a| Listener {
+            key: key.to_owned(),
+            stream,
+            address: *a,
+        }));
     };
     add("admin.listen", true, &[config.admin.listen]);
     if roles.contains(&Role::Registrar) {
@@ -217,7 +239,15 @@ fn listeners(config: &Config, roles: &[Role]) -> Vec<Listener> {
         let workers = u16::try_from(config.switch.workers()).unwrap_or(u16::MAX);
         for ip in &config.switch.listen {
             for worker in 0..workers.min(64) {
-                let port = config.switch.webrtc_port.saturating_add(if config.switch.webrtc_port == 0 { 0 } else { worker });
+                let port =
+                    config
+                        .switch
+                        .webrtc_port
+                        .saturating_add(if config.switch.webrtc_port == 0 {
+                            0
+                        } else {
+                            worker
+                        });
                 add("switch.webrtc_port", false, &[SocketAddr::new(*ip, port)]);
             }
         }
@@ -231,10 +261,16 @@ fn clashes(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (i, a) in all.iter().enumerate() {
         for b in &all[..i] {
-            let same_port = a.stream == b.stream && a.address.port() == b.address.port() && a.address.port() != 0;
+            let same_port = a.stream == b.stream
+                && a.address.port() == b.address.port()
+                && a.address.port() != 0;
             if same_port && overlap(a.address.ip(), b.address.ip()) {
                 let what = format!("port {} is also that of {}", a.address.port(), b.key);
-                problems.push(source.problem(&a.key, format!("{}: {what}", a.key), "give one of them another port"));
+                problems.push(source.problem(
+                    &a.key,
+                    format!("{}: {what}", a.key),
+                    "give one of them another port",
+                ));
             }
         }
     }
@@ -275,7 +311,8 @@ mod tests {
 
     #[test]
     fn two_listeners_on_one_port_are_told_with_the_line() {
-        let file = write("[admin]\nlisten = \"127.0.0.1:9999\"\n[switch]\ncontrol = \"127.0.0.1:9999\"\n");
+        let file =
+            write("[admin]\nlisten = \"127.0.0.1:9999\"\n[switch]\ncontrol = \"127.0.0.1:9999\"\n");
         let problems = load(file.path(), &ALL).expect_err("a clash");
         assert_eq!((problems.len(), problems[0].line), (1, 4), "{problems:?}");
         assert!(problems[0].what.contains("admin.listen"));

@@ -17,14 +17,23 @@ pub fn render(defaults: &Table, schema: &Schema) -> String {
 /// Follows `$ref`, and picks the object out of `anyOf` (an `Option` of a struct).
 fn resolve<'s>(root: &'s Schema, schema: &'s Schema) -> &'s Schema {
     if let Some(path) = schema.get("$ref").and_then(Schema::as_str) {
-        if let Some(target) = path.strip_prefix('#').and_then(|pointer| root.pointer(pointer)) {
+        if let Some(target) = path
+            .strip_prefix('#')
+            .and_then(|pointer| root.pointer(pointer))
+        {
             return resolve(root, target);
         }
     }
     for key in ["anyOf", "allOf", "oneOf"] {
-        if let Some(first) = schema.get(key).and_then(Schema::as_array).and_then(|alternatives| {
-            alternatives.iter().find(|a| a.get("$ref").is_some() || a.get("properties").is_some())
-        }) {
+        if let Some(first) = schema
+            .get(key)
+            .and_then(Schema::as_array)
+            .and_then(|alternatives| {
+                alternatives
+                    .iter()
+                    .find(|a| a.get("$ref").is_some() || a.get("properties").is_some())
+            })
+        {
             return resolve(root, first);
         }
     }
@@ -34,7 +43,10 @@ fn resolve<'s>(root: &'s Schema, schema: &'s Schema) -> &'s Schema {
 fn table(out: &mut String, values: &Table, schema: &Schema, root: &Schema, path: &mut Vec<String>) {
     let schema = resolve(root, schema);
     let empty = serde_json::Map::new();
-    let properties = schema.get("properties").and_then(Schema::as_object).unwrap_or(&empty);
+    let properties = schema
+        .get("properties")
+        .and_then(Schema::as_object)
+        .unwrap_or(&empty);
     let is_table = |value: Option<&Value>| matches!(value, Some(Value::Table(_)));
     for (key, property) in properties {
         match values.get(key) {
@@ -50,7 +62,9 @@ fn table(out: &mut String, values: &Table, schema: &Schema, root: &Schema, path:
         }
     }
     for (key, property) in properties {
-        let Some(Value::Table(inner)) = values.get(key) else { continue };
+        let Some(Value::Table(inner)) = values.get(key) else {
+            continue;
+        };
         path.push(key.clone());
         comment(out, property, root);
         out.push_str(&format!("[{}]\n", path.join(".")));
@@ -107,7 +121,13 @@ mod tests {
 
     #[test]
     fn template_has_a_comment_for_every_key_and_reads_back_as_the_default() {
-        let outer = Outer { count: 3, extra: None, inner: Inner { names: vec!["a".into()] } };
+        let outer = Outer {
+            count: 3,
+            extra: None,
+            inner: Inner {
+                names: vec!["a".into()],
+            },
+        };
         let values = Table::try_from(&outer).expect("a table");
         let schema = serde_json::to_value(schemars::schema_for!(Outer)).expect("JSON");
         let text = render(&values, &schema);

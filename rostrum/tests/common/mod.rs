@@ -21,14 +21,23 @@ pub struct Lab {
 impl Lab {
     /// Starts it on free ports and waits until it says where everything is.
     pub fn start() -> Self {
-        Self::start_in(tempfile::tempdir().expect("a temporary folder"))
+        Self::start_in(tempfile::tempdir().expect("a temporary folder"), &[])
     }
 
-    /// The same, going on with what a folder holds.
-    pub fn start_in(directory: tempfile::TempDir) -> Self {
+    /// The same with more arguments, going on with what a folder holds.
+    pub fn start_in(directory: tempfile::TempDir, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rostrum"))
-            .args(["lab", "--port-base", "0", "--host", "127.0.0.1", "--json", "--data"])
+            .args([
+                "lab",
+                "--port-base",
+                "0",
+                "--host",
+                "127.0.0.1",
+                "--json",
+                "--data",
+            ])
             .arg(directory.path().join("data"))
+            .args(more)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -36,15 +45,26 @@ impl Lab {
             .spawn()
             .expect("rostrum starts");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("a line");
+        BufReader::new(child.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
         let log = || std::fs::read_to_string(directory.path().join("log")).unwrap_or_default();
-        let info = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line:?}\n{}", log()));
-        Self { child, info, directory }
+        let info =
+            serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e} in {line:?}\n{}", log()));
+        Self {
+            child,
+            info,
+            directory,
+        }
     }
 
     /// A SIP address by transport: `udp`, `tcp`, `tls`, `ws`, `wss`.
     pub fn sip(&self, transport: &str) -> SocketAddr {
-        self.info["sip"][transport].as_str().expect("an address").parse().expect("host:port")
+        self.info["sip"][transport]
+            .as_str()
+            .expect("an address")
+            .parse()
+            .expect("host:port")
     }
 
     /// The SIP domain.
@@ -55,13 +75,19 @@ impl Lab {
     /// User name and password of the n-th account.
     pub fn account(&self, n: usize) -> (&str, &str) {
         let account = &self.info["accounts"][n];
-        (account["user"].as_str().expect("a user"), account["password"].as_str().expect("a password"))
+        (
+            account["user"].as_str().expect("a user"),
+            account["password"].as_str().expect("a password"),
+        )
     }
 
     /// User part of the n-th meeting's URI.
     pub fn meeting(&self, n: usize) -> &str {
         let uri = self.info["meetings"][n].as_str().expect("a URI");
-        uri.trim_start_matches("sip:").split('@').next().expect("a user part")
+        uri.trim_start_matches("sip:")
+            .split('@')
+            .next()
+            .expect("a user part")
     }
 
     /// A path of the operator's API, as JSON.
@@ -90,7 +116,11 @@ impl Lab {
 
     /// Still running, and no panic in its log.
     pub fn assert_healthy(&mut self) {
-        assert!(self.child.try_wait().expect("a child").is_none(), "rostrum ended:\n{}", self.log());
+        assert!(
+            self.child.try_wait().expect("a child").is_none(),
+            "rostrum ended:\n{}",
+            self.log()
+        );
         let log = self.log();
         assert!(!log.contains("panicked"), "{log}");
     }
@@ -104,14 +134,20 @@ impl Lab {
     pub fn stop(mut self) -> (Option<i32>, tempfile::TempDir) {
         self.interrupt();
         let code = self.child.wait().expect("a child").code();
-        let directory = std::mem::replace(&mut self.directory, tempfile::tempdir().expect("a temporary folder"));
+        let directory = std::mem::replace(
+            &mut self.directory,
+            tempfile::tempdir().expect("a temporary folder"),
+        );
         (code, directory)
     }
 
     /// Sends SIGINT.
     pub fn interrupt(&self) {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
+        let sent = Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .expect("kill runs");
         assert!(sent.success());
     }
 }
@@ -135,7 +171,10 @@ pub fn get(url: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("reads");
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    assert!(head.split_whitespace().nth(1) == Some("200"), "{url}: {head}\n{body}");
+    assert!(
+        head.split_whitespace().nth(1) == Some("200"),
+        "{url}: {head}\n{body}"
+    );
     body.to_owned()
 }
 
@@ -148,7 +187,11 @@ pub fn shared(folder: &str) -> Option<PathBuf> {
     if path.is_dir() {
         return Some(path);
     }
-    assert!(std::env::var_os("CI").is_none(), "{} is missing", path.display());
+    assert!(
+        std::env::var_os("CI").is_none(),
+        "{} is missing",
+        path.display()
+    );
     eprintln!("skipped: {} is not there", path.display());
     None
 }
