@@ -38,8 +38,9 @@ pub struct LabArgs {
     /// SIP domain of accounts and meetings [default: the host's address]
     #[arg(long)]
     domain: Option<String>,
-    /// Digest algorithms offered, in order: MD5 alone helps phones that look at the first challenge only
-    #[arg(long, value_delimiter = ',', default_value = "SHA-256,MD5")]
+    /// Digest algorithms offered, in order. A registrar offers SHA-256,MD5 by default; baresip, SIPp and others stop at
+    /// a first challenge they do not know, and a lab is for trying them
+    #[arg(long, value_delimiter = ',', default_value = "MD5")]
     digest: Vec<String>,
     /// Print where everything is as one JSON object on one line
     #[arg(long)]

@@ -38,7 +38,7 @@ const meeting = () => lab.info.meetings[0].replace(/^sip:/, "").split("@")[0];
 async function phone(name, number, options) {
   const [, rate, channels] = options.codec.split("/");
   const end = await Phone.start({
-    name, number, directory,
+    lab, name, number, directory,
     account: lab.info.accounts[number],
     registrar: lab.info.sip.udp,
     speech: speech(`${directory}/${name}.wav`, rate, channels, RECORDINGS[name]),

@@ -15,7 +15,7 @@ async function freePorts() {
     const { port } = server.address();
     const next = createServer();
     next.listen(port + 1, HOST);
-    const ok = await Promise.race([once(next, "listening").then(() => true), once(next, "error").then(() => false)]);
+    const ok = await once(next, "listening").then(() => true, () => false);
     server.close();
     next.close();
     if (ok) return port;
@@ -24,7 +24,7 @@ async function freePorts() {
 
 export class Phone {
   /**
-   * @param {object} o name, directory, account {uri,user,password}, registrar host:port, transport, codec
+   * @param {object} o lab, name, directory, account {uri,user,password}, registrar host:port, transport, codec
    *   ("PCMU/8000/1" or "opus/48000/2"), encryption ("" or "srtp"), speech and picture files
    */
   static async start(o) {
@@ -88,17 +88,24 @@ ctrl_tcp_listen 127.0.0.1:${control}
     const phone = new Phone();
     Object.assign(phone, { ...o, directory, child, events: [], waiting: [], muted: false, buffer: Buffer.alloc(0), rtp });
     await phone.#connect(control);
-    await phone.event((e) => e.type === "REGISTER_OK" || e.type === "REGISTER_FAIL").then((e) => {
-      if (e.type !== "REGISTER_OK") throw new Error(`${o.name}: registration failed: ${e.param}`);
-    });
+    await phone.#registered();
     return phone;
+  }
+
+  /** Waits until the registrar knows us; baresip may have registered before its control socket was open. */
+  async #registered() {
+    for (let attempt = 0; attempt < 200; attempt++) {
+      const known = await this.lab.api(`/registrations?search=${this.account.user}`);
+      if (JSON.stringify(known).includes(this.account.user)) return;
+      await new Promise((r) => setTimeout(r, 50));
+    }
+    throw new Error(`${this.name}: not registered; see ${this.directory}/log`);
   }
 
   async #connect(port) {
     for (let attempt = 0; ; attempt++) {
       const socket = connect(port, "127.0.0.1");
-      const ok = await Promise.race([once(socket, "connect").then(() => true), once(socket, "error").then(() => false)]);
-      if (ok) {
+      if (await once(socket, "connect").then(() => true, () => false)) {
         this.socket = socket;
         socket.on("data", (data) => this.#read(data));
         return;

@@ -6,6 +6,7 @@ import type { RTCSession } from "jssip/lib/RTCSession";
 import type { Subscriber } from "jssip/lib/Subscriber";
 import { type Identity, socketUrl } from "../api.ts";
 import { Roster } from "./roster.ts";
+import { sipSocket } from "./socket.ts";
 
 export type Link = "connecting" | "online" | "offline";
 
@@ -49,7 +50,7 @@ export class MeetingClient {
     private readonly events: MeetingEvents,
   ) {
     this.ua = new JsSIP.UA({
-      sockets: [new JsSIP.WebSocketInterface(socketUrl())],
+      sockets: [sipSocket(socketUrl())],
       uri: identity.uri,
       authorization_user: identity.user,
       password: identity.password,
