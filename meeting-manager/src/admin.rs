@@ -29,6 +29,17 @@ struct List {
     meetings: Vec<Line>,
 }
 
+/// Answer of `GET /api/v1/counts`.
+#[derive(Serialize)]
+struct Totals {
+    #[serde(flatten)]
+    focus: Counts,
+    /// Legs on the switches.
+    switch_legs: u32,
+    /// UDP ports of plain legs on the switches.
+    ports: u32,
+}
+
 /// A meeting in the list.
 #[derive(Serialize)]
 struct Line {
@@ -103,9 +114,27 @@ struct Rendition {
 
 pub(crate) fn router(view: View) -> Router {
     Router::new()
+        .route("/api/v1/counts", get(counts))
         .route("/api/v1/meetings", get(list))
         .route("/api/v1/meetings/{id}", get(detail))
         .with_state(view)
+}
+
+/// Totals of this member and of all switches: zero when nothing is left of any call.
+async fn counts(State(view): State<View>) -> Json<Totals> {
+    let focus = view.focus.lock().counts();
+    let mut totals = Totals {
+        focus,
+        switch_legs: 0,
+        ports: 0,
+    };
+    for id in view.switches.ids() {
+        if let Some(answer) = view.switches.inspect(&id, "").await {
+            totals.switch_legs += answer.legs;
+            totals.ports += answer.ports_in_use;
+        }
+    }
+    Json(totals)
 }
 
 async fn list(State(view): State<View>) -> Json<List> {

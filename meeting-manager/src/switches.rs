@@ -171,6 +171,11 @@ impl Switches {
         answer.ok()?.ok().map(tonic::Response::into_inner)
     }
 
+    /// Ids of all switches known here.
+    pub(crate) fn ids(&self) -> Vec<SwitchId> {
+        self.connections.lock().keys().cloned().collect()
+    }
+
     /// Closes all event streams.
     pub(crate) fn close(&self) {
         self.connections.lock().clear();

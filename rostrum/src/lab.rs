@@ -223,7 +223,8 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
     manager.id = "lab".into();
     manager.domain = domain.to_owned();
     manager.aliases.clone_from(&config.registrar.aliases);
-    manager.sip = loopback(5);
+    manager.udp = vec![loopback(5)];
+    manager.tcp = vec![loopback(5)];
     manager.trusted_networks.push(host.to_string());
     manager.meetings = MEETINGS
         .iter()
@@ -231,10 +232,7 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
             id: (*id).into(),
             title: (*title).into(),
             guests: true,
-            allowed: Vec::new(),
-            max_participants: 1_000,
-            audio_slots: 3,
-            video_slots: 4,
+            ..meeting_manager::Meeting::default()
         })
         .collect();
 
@@ -276,7 +274,9 @@ fn summary(roles: &Roles, host: IpAddr, domain: &str, accounts: &[Account]) -> V
             "uri": format!("sip:{}@{domain}", a.user), "user": a.user, "password": a.password,
         })).collect::<Vec<_>>(),
         "meetings": MEETINGS.iter().map(|(id, _)| format!("sip:{id}@{domain}")).collect::<Vec<_>>(),
-        "manager": roles.manager.as_ref().map(|m| m.sip_address().to_string()),
+        "manager": roles.manager.as_ref().map(|m| {
+            m.sip_addresses().iter().map(|(t, a)| format!("{t} {a}")).collect::<Vec<_>>().join("  ")
+        }),
         "control": roles.switch.as_ref().map(|s| s.control_address().to_string()),
     })
 }

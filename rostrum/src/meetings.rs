@@ -42,8 +42,8 @@ pub async fn run(command: MeetingCommand) -> Result<(), String> {
                 println!("{meetings}");
                 return Ok(());
             }
-            for m in meetings.as_array().into_iter().flatten() {
-                let people = m["participants"].as_array().map_or(0, Vec::len);
+            for m in meetings["meetings"].as_array().into_iter().flatten() {
+                let people = &m["participants"];
                 println!(
                     "{}\t{people} participants\ton switch {}",
                     text(&m["id"]),

@@ -42,9 +42,8 @@ impl Roles {
         };
         let manager = match roles.contains(&Role::MeetingManager) {
             true => {
-                let api = format!("http://{}", config.admin.listen);
                 let started =
-                    MeetingManager::start(config.meeting_manager.clone(), Arc::clone(&store), &api);
+                    MeetingManager::start(config.meeting_manager.clone(), Arc::clone(&store));
                 Some(started.await.map_err(|e| e.to_string())?)
             }
             false => None,
@@ -106,8 +105,8 @@ impl Roles {
         if let Some(registrar) = &self.registrar {
             registrar.drain().await;
         }
-        if let Some(manager) = &mut self.manager {
-            manager.drain().await;
+        if let Some(manager) = &self.manager {
+            manager.drain(Duration::ZERO).await;
         }
         if let Some(switch) = &self.switch {
             switch.drain();
@@ -115,7 +114,7 @@ impl Roles {
         let empty = async {
             loop {
                 let participants = match &self.manager {
-                    Some(manager) => manager.participants().await,
+                    Some(manager) => manager.counts().participants,
                     None => 0,
                 };
                 let meetings = self.switch.as_ref().map_or(0, Switch::meetings);

@@ -283,7 +283,7 @@ fn a_phone_joins_a_meeting_holds_resumes_and_leaves_over_every_transport() {
     let mut lab = Lab::start();
     for (_, way) in ways(&lab) {
         Sipp::start(&lab, "call", way, free_port(), 0, lab.meeting(0)).finish();
-        lab.await_counts(|c| c["dialogs"] == 0 && c["legs"] == 0 && c["ports"] == 0);
+        lab.await_counts(|c| c["dialogs"] == 0 && c["switch_legs"] == 0 && c["ports"] == 0);
     }
     lab.assert_healthy();
 }

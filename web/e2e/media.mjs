@@ -2,6 +2,7 @@
 
 import { execFileSync } from "node:child_process";
 import { closeSync, openSync, writeSync } from "node:fs";
+import { inflateSync } from "node:zlib";
 
 const SOUNDS = "/usr/share/asterisk/sounds/en_US_f_Allison";
 
@@ -45,4 +46,39 @@ export function mp4(file, [r, g, b], width = 160, height = 120) {
 /** Whether two colours are the same but for what encoders do to them. */
 export function sameColour(a, b) {
   return a !== undefined && a.every((c, i) => Math.abs(c - b[i]) < 60);
+}
+
+/** Mean colour of a PNG as baresip writes it: 8 bit RGB, not interlaced. Throws on half a file. */
+export function meanColour(png) {
+  const data = [];
+  let width = 0;
+  let height = 0;
+  let whole = false;
+  for (let at = 8; at + 12 <= png.length; ) {
+    const length = png.readUInt32BE(at);
+    const type = png.toString("latin1", at + 4, at + 8);
+    const body = png.subarray(at + 8, at + 8 + length);
+    if (type === "IHDR") [width, height] = [body.readUInt32BE(0), body.readUInt32BE(4)];
+    if (type === "IDAT") data.push(body);
+    if (type === "IEND") whole = true;
+    at += 12 + length;
+  }
+  if (!whole) throw new Error("half a PNG");
+  const raw = inflateSync(Buffer.concat(data));
+  const stride = width * 3;
+  const sum = [0, 0, 0];
+  let above = Buffer.alloc(stride);
+  for (let y = 0; y < height; y++) {
+    const filter = raw[y * (stride + 1)];
+    const row = Buffer.from(raw.subarray(y * (stride + 1) + 1, (y + 1) * (stride + 1)));
+    for (let x = 0; x < stride; x++) {
+      const [a, b, c] = [x < 3 ? 0 : row[x - 3], above[x], x < 3 ? 0 : above[x - 3]];
+      const [pa, pb, pc] = [Math.abs(b - c), Math.abs(a - c), Math.abs(a + b - 2 * c)];
+      const paeth = pa <= pb && pa <= pc ? a : pb <= pc ? b : c;
+      row[x] = (row[x] + [0, a, b, (a + b) >> 1, paeth][filter]) & 255;
+      sum[x % 3] += row[x];
+    }
+    above = row;
+  }
+  return sum.map((s) => Math.round(s / (width * height)));
 }

@@ -1,10 +1,11 @@
 // baresip as a child process, driven over its control socket.
 
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream, mkdirSync, openSync, readFileSync, readSync, closeSync, fstatSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { HOST } from "./lab.mjs";
+import { meanColour } from "./media.mjs";
 
 /** A TCP port that is free now, and whose successor is too (baresip takes it for TLS). */
 async function freePorts() {
@@ -202,9 +203,7 @@ ctrl_tcp_listen 127.0.0.1:${control}
     for (let i = 0; i < 20; i++) {
       try {
         if (readFileSync(file).length > 0) {
-          const args = ["-loglevel", "error", "-f", "image2", "-vcodec", "png", "-i", file, "-vf", "scale=1:1", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"];
-          const rgb = execFileSync("ffmpeg", args, { stdio: ["ignore", "pipe", "ignore"] });
-          if (rgb.length === 3) return [...rgb];
+          return meanColour(readFileSync(file));
         }
       } catch {
         // not written yet, or half written

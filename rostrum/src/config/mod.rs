@@ -231,8 +231,8 @@ fn listeners(config: &Config, roles: &[Role]) -> Vec<Listener> {
         add("registrar.https", true, &r.https);
     }
     if roles.contains(&Role::MeetingManager) {
-        add("meeting_manager.sip", false, &[config.meeting_manager.sip]);
-        add("meeting_manager.sip", true, &[config.meeting_manager.sip]);
+        add("meeting_manager.udp", false, &config.meeting_manager.udp);
+        add("meeting_manager.tcp", true, &config.meeting_manager.tcp);
     }
     if roles.contains(&Role::Switch) {
         add("switch.control", true, &[config.switch.control]);
