@@ -299,6 +299,7 @@ impl Participant {
         match exchange.carrier {
             Carrier::Invite if reliably => self.send_progress(cx),
             Carrier::Prack { .. } => self.answer_prack(cx),
+            Carrier::Reinvite if exchange.our_offer => self.send_offer(cx),
             _ => {
                 exchange.stage = Stage::Storing;
                 self.write_step(cx);

@@ -13,8 +13,8 @@ use crate::admission::{self, Identity, Load, Target};
 use crate::command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};
 use crate::config::{FocusConfig, MeetingConfig};
 use crate::ids::{MeetingId, OpId, SwitchId};
-use crate::invite_usage::Answer;
 use crate::meeting::{Meeting, State, Waiting};
+use crate::our_requests::Answer;
 use crate::refusal::Refusal;
 use crate::shared::{
     ALLOW, DialogUser, OpUse, Purpose, SDP, SUPPORTED, Shared, TimerKey, advertise, entry_of,

@@ -16,20 +16,18 @@ use std::time::Duration;
 
 use sip::accepted::{self, Accepted};
 use sip::dialog::DialogState;
-use sip::offer_answer::{LocalMedia, OfferKind, Plan};
+use sip::offer_answer::OfferKind;
 use sip::reliable::{self, Prack, Reliable};
 use sip::session_timer::{self, Agreement};
 use sip::transaction::ServerKey;
 use sip::{HeaderName, Message, Method, StatusCode};
 
 use crate::exchange::{Body, Carrier, Stage, body};
+use crate::our_requests::Ours;
 use crate::participant::{Cx, Leave, Participant, Phase};
 use crate::refusal::Refusal;
 use crate::roster;
-use crate::shared::{ParticipantTimer, Purpose, SDP, advertise};
-
-/// Retry of a refresh that found the dialog busy.
-const REFRESH_RETRY: Duration = Duration::from_secs(5);
+use crate::shared::{ParticipantTimer, SDP, advertise};
 
 /// The peer's INVITE that has no final response yet.
 #[derive(Debug)]
@@ -44,20 +42,6 @@ pub(crate) struct Incoming {
     pub(crate) described: bool,
     /// What the session timer will be.
     pub(crate) agreement: Agreement,
-}
-
-/// Our request without an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ours {
-    Reinvite { cseq: u32, refresh: bool },
-    Update,
-}
-
-/// How a request of ours ended.
-pub(crate) enum Answer<'a> {
-    Response(&'a Message, StatusCode),
-    /// No answer, or nowhere to send it.
-    None,
 }
 
 /// What the session timers say to a request.
@@ -479,221 +463,6 @@ impl Participant {
             }
             // INFO (RFC 6086): taken, whatever it carries; digits come as RFC 4733 events.
             _ => cx.sh.accept_in(cx.now, key, &self.dialog, &request),
-        }
-    }
-
-    // ---- our re-INVITE and UPDATE
-
-    /// The switch has the leg at other addresses than the peer was told.
-    pub(crate) fn on_moved(&mut self, cx: &mut Cx<'_>, local: LocalMedia) {
-        if self.local.as_ref() == Some(&local) {
-            self.moved = None;
-            return;
-        }
-        self.moved = Some(local);
-        self.on_idle(cx);
-    }
-
-    /// Nothing is under way: what waited for that begins.
-    pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>) {
-        if !self.is_idle() || self.phase != Phase::Joined {
-            return;
-        }
-        let (Some(local), Some(plan)) = (self.moved.clone(), self.plan.clone()) else {
-            return;
-        };
-        let mut target = self.make_offer(cx, OfferKind::Phone { video: false });
-        // What is printed differs from what was last (RFC 3264 §8), by the addresses at least.
-        target.session_version = plan.session_version + 1;
-        self.send_reinvite(cx, target, local, false);
-    }
-
-    fn is_idle(&self) -> bool {
-        self.exchange.is_none()
-            && self.incoming.is_none()
-            && self.ours.is_none()
-            && self.accepted.is_none()
-    }
-
-    fn send_reinvite(&mut self, cx: &mut Cx<'_>, target: Plan, local: LocalMedia, refresh: bool) {
-        self.exchange = Some(crate::exchange::Exchange {
-            carrier: Carrier::Reinvite,
-            stage: Stage::AwaitingAnswer,
-            target,
-            local: Some(local),
-            our_offer: true,
-            described: true,
-            leg_touched: false,
-        });
-        let mut request = self.dialog.request(Method::Invite);
-        advertise(&mut request);
-        // Without 100rel: provisional responses to a re-INVITE tell us nothing.
-        request.set(HeaderName::Supported, "timer");
-        self.timer.stamp(&mut request);
-        if let Some(sdp) = self.description(true) {
-            request.set_body(SDP, sdp.into_bytes());
-        }
-        let cseq = request.cseq().map(|c| c.number).unwrap_or(0);
-        self.ours = Some(Ours::Reinvite { cseq, refresh });
-        let purpose = Purpose::Reinvite(self.id.clone());
-        cx.sh
-            .send(cx.now, &self.dialog, request, &cx.facts.id, purpose);
-        self.on_cseq_used(cx);
-    }
-
-    /// Our re-INVITE was answered.
-    pub(crate) fn on_reinvite_answered(&mut self, cx: &mut Cx<'_>, answer: &Answer<'_>) {
-        if let Answer::Response(response, status) = answer
-            && status.is_success()
-        {
-            self.on_reinvite_accepted(cx, response);
-            return;
-        }
-        let Some(Ours::Reinvite { refresh, .. }) = self.ours.take() else {
-            return;
-        };
-        let exchange = self
-            .exchange
-            .take_if(|e| matches!(e.carrier, Carrier::Reinvite));
-        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
-            return;
-        }
-        match answer {
-            Answer::Response(response, status) if status.get() == 422 => {
-                if self.timer.on_interval_too_small(response)
-                    && let Some(old) = exchange
-                    && let Some(local) = old.local
-                {
-                    self.send_reinvite(cx, old.target, local, refresh);
-                    return;
-                }
-                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
-                self.arm_session(cx);
-            }
-            Answer::Response(_, status) if status.get() == 491 => {
-                // The Call-ID is the peer's: 0 to 2 s in steps of 10 ms (§14.1).
-                let wait = Duration::from_millis(10 * cx.sh.rng.below(201));
-                let key = self.timer_key(cx, ParticipantTimer::Glare);
-                cx.sh.timers.set(key, cx.now + wait);
-                if refresh {
-                    self.timer.on_refresh_failed(cx.unix(), wait);
-                    self.arm_session(cx);
-                }
-            }
-            Answer::Response(_, status) if status.get() == 481 => self.leave(cx, &Leave::Lost),
-            Answer::None => self.leave(cx, &Leave::Ended("No answer to a re-INVITE")),
-            Answer::Response(_, status) if status.get() == 408 => {
-                self.leave(cx, &Leave::Ended("No answer to a re-INVITE"));
-            }
-            Answer::Response(..) if self.moved.is_some() => {
-                self.leave(cx, &Leave::Ended("The new media path was refused"));
-            }
-            Answer::Response(..) => {
-                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
-                self.arm_session(cx);
-            }
-        }
-    }
-
-    fn on_reinvite_accepted(&mut self, cx: &mut Cx<'_>, response: &Message) {
-        let cseq = response.cseq().map(|c| c.number).unwrap_or(0);
-        if self.acked == Some(cseq) {
-            // A repeated 2xx: the ACK was lost (§13.2.2.4).
-            let ack = self.dialog.ack(cseq);
-            cx.sh.send_ack(cx.now, &self.dialog, ack);
-            return;
-        }
-        if self
-            .ours
-            .is_none_or(|o| !matches!(o, Ours::Reinvite { cseq: c, .. } if c == cseq))
-        {
-            return;
-        }
-        self.dialog.accept_response(response);
-        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
-            self.acknowledge_reinvite(cx);
-            return;
-        }
-        self.timer.on_success(cx.unix(), response);
-        let outcome = match body(response) {
-            Ok(Body::Sdp(answer)) => self.on_answer(cx, Carrier::Reinvite, &answer).is_ok(),
-            _ => false,
-        };
-        if !outcome {
-            self.acknowledge_reinvite(cx);
-            self.leave(cx, &Leave::Ended("The answer to a re-INVITE was unusable"));
-        }
-    }
-
-    /// ACKs the 2xx of our re-INVITE, once the record is durable.
-    pub(crate) fn acknowledge_reinvite(&mut self, cx: &mut Cx<'_>) {
-        if let Some(Ours::Reinvite { cseq, .. }) = self.ours.take() {
-            self.acked = Some(cseq);
-            let ack = self.dialog.ack(cseq);
-            cx.sh.send_ack(cx.now, &self.dialog, ack);
-        }
-    }
-
-    /// Our UPDATE was answered (RFC 4028 §7.2, §10).
-    pub(crate) fn on_update_answered(&mut self, cx: &mut Cx<'_>, answer: &Answer<'_>) {
-        if self.ours.take_if(|o| *o == Ours::Update).is_none() || self.phase != Phase::Joined {
-            return;
-        }
-        match answer {
-            Answer::Response(response, status) if status.is_success() => {
-                self.dialog.accept_response(response);
-                self.timer.on_success(cx.unix(), response);
-                self.write_upkeep(cx);
-            }
-            Answer::Response(response, status) if status.get() == 422 => {
-                if self.timer.on_interval_too_small(response) {
-                    self.send_refresh(cx);
-                    return;
-                }
-                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
-            }
-            Answer::Response(_, status) if matches!(status.get(), 405 | 501) => {
-                self.peer_update = false;
-                self.timer.on_refresh_failed(cx.unix(), Duration::ZERO);
-            }
-            Answer::Response(_, status) if status.get() == 481 => {
-                self.leave(cx, &Leave::Lost);
-                return;
-            }
-            Answer::Response(_, status) if status.get() == 408 => {
-                self.leave(cx, &Leave::Ended("No answer to a session refresh"));
-                return;
-            }
-            Answer::None => {
-                self.leave(cx, &Leave::Ended("No answer to a session refresh"));
-                return;
-            }
-            Answer::Response(..) => self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY),
-        }
-        self.arm_session(cx);
-        self.on_idle(cx);
-    }
-
-    fn send_refresh(&mut self, cx: &mut Cx<'_>) {
-        if !self.is_idle() {
-            self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
-            self.arm_session(cx);
-            return;
-        }
-        self.timer.on_refresh_sent();
-        self.arm_session(cx);
-        if self.peer_update {
-            let mut request = self.dialog.request(Method::Update);
-            advertise(&mut request);
-            self.timer.stamp(&mut request);
-            self.ours = Some(Ours::Update);
-            let purpose = Purpose::Update(self.id.clone());
-            cx.sh
-                .send(cx.now, &self.dialog, request, &cx.facts.id, purpose);
-            self.on_cseq_used(cx);
-        } else if let Some(local) = self.local.clone() {
-            let target = self.make_offer(cx, OfferKind::Phone { video: false });
-            self.send_reinvite(cx, target, local, true);
         }
     }
 

@@ -4,10 +4,10 @@
 //! transaction layer; everything else of the world (sockets, store, switches, names) is its shell's.
 //!
 //! ```text
-//! focus ── meeting ─┬─ participant ── invite_usage ── exchange ── leg_mapping
+//! focus ── meeting ─┬─ participant ── invite_usage, our_requests ── exchange ── leg_mapping
 //!                   ├─ switch_link ── switch_choice
 //!                   ├─ roster ── conference_info
-//!                   └─ subscription
+//!                   └─ watchers ── subscription
 //! ```
 //!
 //! What must outlive a process is in [`record`]s: a dialog's is durable before its 200 goes out.
@@ -24,6 +24,7 @@ mod ids;
 mod invite_usage;
 mod leg_mapping;
 mod meeting;
+mod our_requests;
 mod participant;
 pub mod record;
 mod refusal;
@@ -36,6 +37,7 @@ mod switch_choice;
 mod switch_link;
 mod timer_queue;
 mod view;
+mod watchers;
 
 pub use admission::{Identity, MeetingKind};
 pub use command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};

@@ -28,7 +28,7 @@ use crate::admission::{self, Identity, MeetingKind, Target};
 use crate::command::{ApplyFailure, Claimed, StoreFailure, Stored};
 use crate::exchange::Carrier;
 use crate::ids::{OpId, ParticipantId, SubscriptionId};
-use crate::invite_usage::Answer;
+use crate::our_requests::Answer;
 use crate::participant::{Cx, Facts, Leave, Participant, Phase};
 use crate::record::{CSEQ_RESERVE, DialogRecord, MeetingRecord, to_bytes};
 use crate::refusal::Refusal;
@@ -42,9 +42,6 @@ use crate::switch_link::{Applied, SwitchLink};
 
 /// Requests that may wait for a claim or a release; more are refused with 503.
 const MAX_WAITING: usize = 1_000;
-
-/// Subscriptions in one INVITE dialog.
-const MAX_SHARED_SUBSCRIPTIONS: usize = 4;
 
 /// How long after a release that the store refused it is tried again.
 const RELEASE_RETRY: Duration = Duration::from_secs(1);
@@ -76,7 +73,7 @@ pub(crate) struct Meeting {
     pub(crate) state: State,
     pub(crate) facts: Facts,
     pub(crate) link: SwitchLink,
-    roster: Roster,
+    pub(crate) roster: Roster,
     pub(crate) participants: BTreeMap<ParticipantId, Participant>,
     pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
     waiting: Vec<Waiting>,
@@ -163,44 +160,6 @@ impl Meeting {
         participants.get_mut(id).map(|p| f(p, &mut cx))
     }
 
-    /// Runs `f` on one subscription and the dialog it uses.
-    fn with_subscription<R>(
-        &mut self,
-        sh: &mut Shared,
-        now: Instant,
-        id: &SubscriptionId,
-        f: impl FnOnce(&mut Subscription, &mut SubCx<'_>, &mut Dialog) -> R,
-    ) -> Option<R> {
-        let subscription = self.subscriptions.get_mut(id)?;
-        let mut cx = SubCx {
-            now,
-            sh,
-            roster: &self.roster,
-            facts: &self.facts,
-        };
-        match std::mem::replace(&mut subscription.holder, Holder::Lent) {
-            Holder::Own(mut dialog) => {
-                let result = f(subscription, &mut cx, &mut dialog);
-                subscription.holder = Holder::Own(dialog);
-                Some(result)
-            }
-            Holder::Participant(participant) => {
-                let dialog = self
-                    .participants
-                    .get_mut(&participant)
-                    .map(|p| &mut p.dialog);
-                let result = dialog.map(|dialog| {
-                    subscription.holder = Holder::Participant(participant.clone());
-                    f(subscription, &mut cx, dialog)
-                });
-                subscription.holder = Holder::Participant(participant.clone());
-                self.with_participant(sh, now, &participant, Participant::on_cseq_used);
-                result
-            }
-            Holder::Lent => None,
-        }
-    }
-
     // ---- requests from outside any dialog
 
     /// An INVITE or SUBSCRIBE that admission let through.
@@ -216,7 +175,7 @@ impl Meeting {
         }
         if *waiting.request.method() == sip::Method::Subscribe {
             self.on_first_subscribe(sh, now, &waiting);
-        } else if let Err((waiting, why)) = self.join(sh, now, waiting) {
+        } else if let Err(why) = self.join(sh, now, &waiting) {
             sh.refuse_entry(now, waiting.key, &waiting.request, &why);
         }
     }
@@ -233,25 +192,16 @@ impl Meeting {
             .count()
     }
 
-    fn join(
-        &mut self,
-        sh: &mut Shared,
-        now: Instant,
-        waiting: Waiting,
-    ) -> Result<(), (Waiting, Refusal)> {
-        if let Err(why) = admission::has_seat(&self.facts.config, self.seated()) {
-            return Err((waiting, why));
-        }
+    fn join(&mut self, sh: &mut Shared, now: Instant, waiting: &Waiting) -> Result<(), Refusal> {
+        admission::has_seat(&self.facts.config, self.seated())?;
         let tag = sh.rng.tag();
-        let dialog = match Dialog::uas(
+        let dialog = Dialog::uas(
             &waiting.request,
             &tag,
             &self.facts.contact,
             DialogState::Early,
-        ) {
-            Ok(dialog) => dialog,
-            Err(e) => return Err((waiting, Refusal::new(400, e.to_string()))),
-        };
+        )
+        .map_err(|e| Refusal::new(400, e.to_string()))?;
         let policy = session_policy(sh);
         let id = ParticipantId::from_random(sh.rng.bits());
         let source = slot_policy::allocate_source(&self.facts.sources, &mut sh.rng);
@@ -271,51 +221,13 @@ impl Meeting {
         let request = waiting.request.clone();
         if let Err(why) = participant.on_initial_invite(&mut cx, waiting.key, request, kind) {
             self.facts.sources.remove(&source);
-            return Err((waiting, why));
+            return Err(why);
         }
         participants.insert(id.clone(), participant);
         self.order += 1;
         let user = DialogUser::Participant(id);
         sh.dialogs.insert(dialog.id, (self.facts.id.clone(), user));
         Ok(())
-    }
-
-    fn on_first_subscribe(&mut self, sh: &mut Shared, now: Instant, waiting: &Waiting) {
-        let standalone = |s: &&Subscription| s.participant().is_none();
-        let outcome =
-            subscription::wish(&waiting.request, &sh.config.subscription).and_then(|wish| {
-                if self.subscriptions.values().filter(standalone).count()
-                    >= sh.config.subscription.max_standalone
-                {
-                    return Err(Refusal::new(486, "Too many watch this meeting already"));
-                }
-                let tag = sh.rng.tag();
-                Dialog::uas(
-                    &waiting.request,
-                    &tag,
-                    &self.facts.contact,
-                    DialogState::Confirmed,
-                )
-                .map(|dialog| (wish, dialog))
-                .map_err(|e| Refusal::new(400, e.to_string()))
-            });
-        let (wish, dialog) = match outcome {
-            Ok(found) => found,
-            Err(why) => {
-                sh.refuse_entry(now, waiting.key, &waiting.request, &why);
-                return;
-            }
-        };
-        let id = SubscriptionId::from_random(sh.rng.bits());
-        let user = DialogUser::Subscription(id.clone());
-        sh.dialogs
-            .insert(dialog.id.clone(), (self.facts.id.clone(), user));
-        let holder = Holder::Own(Box::new(dialog));
-        let subscription = Subscription::new(id.clone(), wish.event_id.clone(), holder, now);
-        self.subscriptions.insert(id.clone(), subscription);
-        self.with_subscription(sh, now, &id, |s, cx, dialog| {
-            s.on_subscribe(cx, dialog, waiting.key, &waiting.request, &wish);
-        });
     }
 
     /// CANCEL of an INVITE of this meeting.
@@ -358,111 +270,6 @@ impl Meeting {
             }
             DialogUser::Subscription(id) => self.on_resubscribe(sh, now, id, key, &request),
         }
-    }
-
-    fn on_shared_subscribe(
-        &mut self,
-        sh: &mut Shared,
-        now: Instant,
-        id: &ParticipantId,
-        key: ServerKey,
-        request: &Message,
-    ) {
-        let Some(participant) = self.participants.get_mut(id) else {
-            return;
-        };
-        let outcome = match participant.phase {
-            Phase::Joined => participant
-                .dialog
-                .accept(request)
-                .map_err(|r| Refusal::new(r.status.get(), r.reason))
-                .and_then(|()| subscription::wish(request, &sh.config.subscription)),
-            _ => Err(Refusal::new(481, "This call is over, or not yet there")),
-        };
-        let wish = match outcome {
-            Ok(wish) => wish,
-            Err(why) => {
-                sh.refuse_in(now, key, &participant.dialog, request, &why);
-                return;
-            }
-        };
-        let shared = |s: &&Subscription| s.participant() == Some(id);
-        let known = self
-            .subscriptions
-            .values()
-            .filter(shared)
-            .find(|s| s.state == subscription::State::Active && s.event_id == wish.event_id)
-            .map(|s| s.id.clone());
-        let sub = match known {
-            Some(sub) => sub,
-            None if self.subscriptions.values().filter(shared).count()
-                >= MAX_SHARED_SUBSCRIPTIONS =>
-            {
-                let why = Refusal::new(486, "Too many subscriptions in this dialog");
-                sh.refuse_in(now, key, &participant.dialog, request, &why);
-                return;
-            }
-            None => {
-                let sub = SubscriptionId::from_random(sh.rng.bits());
-                let holder = Holder::Participant(id.clone());
-                let new = Subscription::new(sub.clone(), wish.event_id.clone(), holder, now);
-                self.subscriptions.insert(sub.clone(), new);
-                sub
-            }
-        };
-        self.with_subscription(sh, now, &sub, |s, cx, dialog| {
-            s.on_subscribe(cx, dialog, key, request, &wish);
-        });
-        self.mirror_subscriptions(sh, now, id);
-    }
-
-    /// The participant's record tells of the subscriptions that share its dialog.
-    fn mirror_subscriptions(&mut self, sh: &mut Shared, now: Instant, id: &ParticipantId) {
-        let version = self.roster.version();
-        let states = self
-            .subscriptions
-            .values()
-            .filter(|s| s.participant() == Some(id) && s.state == subscription::State::Active)
-            .map(|s| s.snapshot(sh, now, version))
-            .collect();
-        self.with_participant(sh, now, id, |p, cx| {
-            p.subscriptions = states;
-            p.write_upkeep(cx);
-        });
-    }
-
-    fn on_resubscribe(
-        &mut self,
-        sh: &mut Shared,
-        now: Instant,
-        id: &SubscriptionId,
-        key: ServerKey,
-        request: &Message,
-    ) {
-        let config = sh.config.subscription;
-        self.with_subscription(sh, now, id, |s, cx, dialog| {
-            let outcome = if s.state != subscription::State::Active {
-                Err(Refusal::new(481, "This subscription is over"))
-            } else if *request.method() == sip::Method::Subscribe {
-                dialog
-                    .accept(request)
-                    .map_err(|r| Refusal::new(r.status.get(), r.reason))
-                    .and_then(|()| subscription::wish(request, &config))
-                    .and_then(|wish| {
-                        (wish.event_id == s.event_id)
-                            .then_some(wish)
-                            .ok_or_else(|| {
-                                Refusal::new(481, "There is no such subscription in this dialog")
-                            })
-                    })
-            } else {
-                Err(Refusal::new(481, "There is no call in this dialog"))
-            };
-            match outcome {
-                Ok(wish) => s.on_subscribe(cx, dialog, key, request, &wish),
-                Err(why) => cx.sh.refuse_in(now, key, dialog, request, &why),
-            }
-        });
     }
 
     /// An ACK in one of our dialogs.
@@ -828,24 +635,6 @@ impl Meeting {
         self.end_subscriptions(sh, now);
     }
 
-    fn end_subscriptions(&mut self, sh: &mut Shared, now: Instant) {
-        if self
-            .subscriptions
-            .values()
-            .all(|s| s.state != subscription::State::Active)
-        {
-            return;
-        }
-        let document = self.roster.end();
-        let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
-        for id in ids {
-            let document = document.clone();
-            self.with_subscription(sh, now, &id, |s, cx, dialog| {
-                s.end(cx, dialog, "noresource", Some(document));
-            });
-        }
-    }
-
     // ---- after every event
 
     /// Sends what is due, forgets who is gone, and ends the meeting when nobody is left.
@@ -868,28 +657,6 @@ impl Meeting {
         self.publish(sh, now);
         if self.state == State::Over {
             self.forget_everything(sh, now);
-        }
-    }
-
-    /// With the INVITE usage go the subscriptions that share its dialog; they get a last NOTIFY.
-    fn end_shared_subscriptions(&mut self, sh: &mut Shared, now: Instant) {
-        let leaving: Vec<SubscriptionId> = self
-            .subscriptions
-            .values()
-            .filter(|s| s.state == subscription::State::Active)
-            .filter(|s| {
-                s.participant().is_some_and(|id| {
-                    self.participants
-                        .get(id)
-                        .is_none_or(|p| matches!(p.phase, Phase::Leaving | Phase::Gone))
-                })
-            })
-            .map(|s| s.id.clone())
-            .collect();
-        for id in leaving {
-            self.with_subscription(sh, now, &id, |s, cx, dialog| {
-                s.end(cx, dialog, "noresource", None);
-            });
         }
     }
 
@@ -939,26 +706,6 @@ impl Meeting {
         } else if self.link.switch().is_some() && self.link.is_quiet() {
             // Watchers keep a configured meeting, but nothing of it on a switch.
             self.link.end();
-        }
-    }
-
-    fn publish(&mut self, sh: &mut Shared, now: Instant) {
-        let key = TimerKey::Meeting(self.facts.id.clone(), MeetingTimer::Feed);
-        if self.subscriptions.is_empty() || self.state != State::Active {
-            sh.timers.clear(&key);
-            return;
-        }
-        if let Some(document) = self.roster.poll_document(now) {
-            let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
-            for id in ids {
-                self.with_subscription(sh, now, &id, |s, cx, dialog| {
-                    s.on_document(cx, dialog, &document);
-                });
-            }
-        }
-        match self.roster.poll_timeout(now) {
-            Some(at) => sh.timers.set(key, at),
-            None => sh.timers.clear(&key),
         }
     }
 

@@ -73,6 +73,7 @@ pub(crate) struct Roster {
     /// Which user a participant is listed under.
     users: BTreeMap<ParticipantId, String>,
     domain: String,
+    throttle: Duration,
 }
 
 impl Roster {
@@ -96,6 +97,7 @@ impl Roster {
             conference,
             users: BTreeMap::new(),
             domain,
+            throttle,
         }
     }
 
@@ -148,6 +150,12 @@ impl Roster {
             }
         }
         self.feed.on_changed();
+    }
+
+    /// Nobody was told of the changes since the last document, so the first who asks sees them all.
+    pub(crate) fn catch_up(&mut self) {
+        let version = self.feed.version().wrapping_add(1);
+        self.feed = Feed::new(self.conference.clone(), version, self.throttle);
     }
 
     /// The whole list, as last published.

@@ -25,7 +25,7 @@ use crate::command::{StoreFailure, Stored};
 use crate::conference_info::CONTENT_TYPE;
 use crate::config::SubscriptionConfig;
 use crate::ids::{ParticipantId, SubscriptionId};
-use crate::invite_usage::Answer;
+use crate::our_requests::Answer;
 use crate::participant::Facts;
 use crate::record::{DialogRecord, SubscriptionRecord, SubscriptionState, to_bytes};
 use crate::refusal::Refusal;

@@ -456,7 +456,7 @@ impl World {
     /// The one message sent since last asked.
     pub fn one(&mut self) -> Message {
         let mut sent = self.sent();
-        assert_eq!(sent.len(), 1, "one message expected: {sent:#?}");
+        assert_eq!(sent.len(), 1, "one message expected: {:?}", lines(&sent));
         sent.remove(0)
     }
 
@@ -467,7 +467,7 @@ impl World {
             .into_iter()
             .filter(|m| m.status().is_some_and(|s| s.get() != 100))
             .collect();
-        assert_eq!(sent.len(), 1, "one response expected: {sent:#?}");
+        assert_eq!(sent.len(), 1, "one response expected: {:?}", lines(&sent));
         sent.remove(0)
     }
 
@@ -478,7 +478,7 @@ impl World {
             .into_iter()
             .filter(|m| m.is_request() && *m.method() == method)
             .collect();
-        assert_eq!(sent.len(), 1, "one {method} expected: {sent:#?}");
+        assert_eq!(sent.len(), 1, "one {method} expected: {:?}", lines(&sent));
         sent.remove(0)
     }
 
@@ -695,4 +695,13 @@ pub fn code(message: &Message) -> u16 {
 
 pub fn body(message: &Message) -> String {
     String::from_utf8(message.body().to_vec()).unwrap()
+}
+
+/// For failure messages.
+pub fn lines(messages: &[Message]) -> Vec<String> {
+    let line = |m: &Message| match m.status() {
+        Some(status) => format!("{} {} ({})", status.get(), m.reason(), m.method()),
+        None => format!("{} {}", m.method(), m.request_uri()),
+    };
+    messages.iter().map(line).collect()
 }

@@ -1,0 +1,285 @@
+//! Requests of ours in an INVITE dialog: a re-INVITE where the media have moved, and session refreshes.
+//!
+//! ```text
+//!   moved, or refresh due and no UPDATE             2xx: answer applied, record durable: ACK
+//!  Idle ───────────────────────────────► Calling ──────────────────────────────────────────► Idle
+//!   ▲  ▲                                  │  │ │ 481, 408, no answer, new path refused
+//!   │  └──── 491: after 0 to 2 s ─────────┘  │ └──────────────────────────────────────────► leave
+//!   └─────── refresh refused: later ─────────┘
+//! ```
+
+use std::time::Duration;
+
+use sip::offer_answer::{LocalMedia, OfferKind, Plan};
+use sip::{HeaderName, Message, Method, StatusCode};
+
+use crate::exchange::{Body, Carrier, Exchange, Stage, body};
+use crate::participant::{Cx, Leave, Participant, Phase};
+use crate::shared::{ParticipantTimer, Purpose, SDP, advertise};
+
+/// Retry of a refresh that found the dialog busy.
+const REFRESH_RETRY: Duration = Duration::from_secs(5);
+
+/// Our request without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ours {
+    Reinvite { cseq: u32, refresh: bool },
+    Update,
+}
+
+/// How a request of ours ended.
+pub(crate) enum Answer<'a> {
+    Response(&'a Message, StatusCode),
+    /// No answer, or nowhere to send it.
+    None,
+}
+
+impl Participant {
+    // ---- our re-INVITE and UPDATE
+
+    /// The switch has the leg at other addresses than the peer was told.
+    pub(crate) fn on_moved(&mut self, cx: &mut Cx<'_>, local: LocalMedia) {
+        if self.local.as_ref() == Some(&local) {
+            self.moved = None;
+            return;
+        }
+        self.moved = Some(local);
+        self.on_idle(cx);
+    }
+
+    /// Nothing is under way: what waited for that begins.
+    pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>) {
+        if !self.is_idle() || self.phase != Phase::Joined {
+            return;
+        }
+        let (Some(local), Some(plan)) = (self.moved.clone(), self.plan.clone()) else {
+            return;
+        };
+        let mut target = self.make_offer(cx, OfferKind::Phone { video: false });
+        // What is printed differs from what was last (RFC 3264 §8), by the addresses at least.
+        target.session_version = plan.session_version + 1;
+        if restart_ice(&mut target, cx) {
+            // The switch must know the new credentials before the peer does.
+            self.begin(cx, Carrier::Reinvite, target, true, true);
+        } else {
+            self.send_reinvite(cx, target, local, false);
+        }
+    }
+
+    /// The switch knows the offer's credentials: the offer goes out.
+    pub(crate) fn send_offer(&mut self, cx: &mut Cx<'_>) {
+        if let Some(exchange) = self.exchange.take()
+            && let Some(local) = exchange.local
+        {
+            self.moved = Some(local.clone());
+            self.send_reinvite(cx, exchange.target, local, false);
+        }
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.exchange.is_none()
+            && self.incoming.is_none()
+            && self.ours.is_none()
+            && self.accepted.is_none()
+    }
+
+    pub(crate) fn send_reinvite(
+        &mut self,
+        cx: &mut Cx<'_>,
+        target: Plan,
+        local: LocalMedia,
+        refresh: bool,
+    ) {
+        self.exchange = Some(Exchange {
+            carrier: Carrier::Reinvite,
+            stage: Stage::AwaitingAnswer,
+            target,
+            local: Some(local),
+            our_offer: true,
+            described: true,
+            leg_touched: false,
+        });
+        let mut request = self.dialog.request(Method::Invite);
+        advertise(&mut request);
+        // Without 100rel: provisional responses to a re-INVITE tell us nothing.
+        request.set(HeaderName::Supported, "timer");
+        self.timer.stamp(&mut request);
+        if let Some(sdp) = self.description(true) {
+            request.set_body(SDP, sdp.into_bytes());
+        }
+        let cseq = request.cseq().map(|c| c.number).unwrap_or(0);
+        self.ours = Some(Ours::Reinvite { cseq, refresh });
+        let purpose = Purpose::Reinvite(self.id.clone());
+        cx.sh
+            .send(cx.now, &self.dialog, request, &cx.facts.id, purpose);
+        self.on_cseq_used(cx);
+    }
+
+    /// Our re-INVITE was answered.
+    pub(crate) fn on_reinvite_answered(&mut self, cx: &mut Cx<'_>, answer: &Answer<'_>) {
+        if let Answer::Response(response, status) = answer
+            && status.is_success()
+        {
+            self.on_reinvite_accepted(cx, response);
+            return;
+        }
+        let Some(Ours::Reinvite { refresh, .. }) = self.ours.take() else {
+            return;
+        };
+        let exchange = self
+            .exchange
+            .take_if(|e| matches!(e.carrier, Carrier::Reinvite));
+        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
+            return;
+        }
+        match answer {
+            Answer::Response(response, status) if status.get() == 422 => {
+                if self.timer.on_interval_too_small(response)
+                    && let Some(old) = exchange
+                    && let Some(local) = old.local
+                {
+                    self.send_reinvite(cx, old.target, local, refresh);
+                    return;
+                }
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+                self.arm_session(cx);
+            }
+            Answer::Response(_, status) if status.get() == 491 => {
+                // The Call-ID is the peer's: 0 to 2 s in steps of 10 ms (§14.1).
+                let wait = Duration::from_millis(10 * cx.sh.rng.below(201));
+                let key = self.timer_key(cx, ParticipantTimer::Glare);
+                cx.sh.timers.set(key, cx.now + wait);
+                if refresh {
+                    self.timer.on_refresh_failed(cx.unix(), wait);
+                    self.arm_session(cx);
+                }
+            }
+            Answer::Response(_, status) if status.get() == 481 => self.leave(cx, &Leave::Lost),
+            Answer::None => self.leave(cx, &Leave::Ended("No answer to a re-INVITE")),
+            Answer::Response(_, status) if status.get() == 408 => {
+                self.leave(cx, &Leave::Ended("No answer to a re-INVITE"));
+            }
+            Answer::Response(..) if self.moved.is_some() => {
+                self.leave(cx, &Leave::Ended("The new media path was refused"));
+            }
+            Answer::Response(..) => {
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+                self.arm_session(cx);
+            }
+        }
+    }
+
+    pub(crate) fn on_reinvite_accepted(&mut self, cx: &mut Cx<'_>, response: &Message) {
+        let cseq = response.cseq().map(|c| c.number).unwrap_or(0);
+        if self.acked == Some(cseq) {
+            // A repeated 2xx: the ACK was lost (§13.2.2.4).
+            let ack = self.dialog.ack(cseq);
+            cx.sh.send_ack(cx.now, &self.dialog, ack);
+            return;
+        }
+        if self
+            .ours
+            .is_none_or(|o| !matches!(o, Ours::Reinvite { cseq: c, .. } if c == cseq))
+        {
+            return;
+        }
+        self.dialog.accept_response(response);
+        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
+            self.acknowledge_reinvite(cx);
+            return;
+        }
+        self.timer.on_success(cx.unix(), response);
+        let outcome = match body(response) {
+            Ok(Body::Sdp(answer)) => self.on_answer(cx, Carrier::Reinvite, &answer).is_ok(),
+            _ => false,
+        };
+        if !outcome {
+            self.acknowledge_reinvite(cx);
+            self.leave(cx, &Leave::Ended("The answer to a re-INVITE was unusable"));
+        }
+    }
+
+    /// ACKs the 2xx of our re-INVITE, once the record is durable.
+    pub(crate) fn acknowledge_reinvite(&mut self, cx: &mut Cx<'_>) {
+        if let Some(Ours::Reinvite { cseq, .. }) = self.ours.take() {
+            self.acked = Some(cseq);
+            let ack = self.dialog.ack(cseq);
+            cx.sh.send_ack(cx.now, &self.dialog, ack);
+        }
+    }
+
+    /// Our UPDATE was answered (RFC 4028 §7.2, §10).
+    pub(crate) fn on_update_answered(&mut self, cx: &mut Cx<'_>, answer: &Answer<'_>) {
+        if self.ours.take_if(|o| *o == Ours::Update).is_none() || self.phase != Phase::Joined {
+            return;
+        }
+        match answer {
+            Answer::Response(response, status) if status.is_success() => {
+                self.dialog.accept_response(response);
+                self.timer.on_success(cx.unix(), response);
+                self.write_upkeep(cx);
+            }
+            Answer::Response(response, status) if status.get() == 422 => {
+                if self.timer.on_interval_too_small(response) {
+                    self.send_refresh(cx);
+                    return;
+                }
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+            }
+            Answer::Response(_, status) if matches!(status.get(), 405 | 501) => {
+                self.peer_update = false;
+                self.timer.on_refresh_failed(cx.unix(), Duration::ZERO);
+            }
+            Answer::Response(_, status) if status.get() == 481 => {
+                self.leave(cx, &Leave::Lost);
+                return;
+            }
+            Answer::Response(_, status) if status.get() == 408 => {
+                self.leave(cx, &Leave::Ended("No answer to a session refresh"));
+                return;
+            }
+            Answer::None => {
+                self.leave(cx, &Leave::Ended("No answer to a session refresh"));
+                return;
+            }
+            Answer::Response(..) => self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY),
+        }
+        self.arm_session(cx);
+        self.on_idle(cx);
+    }
+
+    pub(crate) fn send_refresh(&mut self, cx: &mut Cx<'_>) {
+        if !self.is_idle() {
+            self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+            self.arm_session(cx);
+            return;
+        }
+        self.timer.on_refresh_sent();
+        self.arm_session(cx);
+        if self.peer_update {
+            let mut request = self.dialog.request(Method::Update);
+            advertise(&mut request);
+            self.timer.stamp(&mut request);
+            self.ours = Some(Ours::Update);
+            let purpose = Purpose::Update(self.id.clone());
+            cx.sh
+                .send(cx.now, &self.dialog, request, &cx.facts.id, purpose);
+            self.on_cseq_used(cx);
+        } else if let Some(local) = self.local.clone() {
+            let target = self.make_offer(cx, OfferKind::Phone { video: false });
+            self.send_reinvite(cx, target, local, true);
+        }
+    }
+}
+
+/// New ICE credentials (RFC 8445 §9): the media go to another place. `false` where the leg has no ICE.
+fn restart_ice(plan: &mut Plan, cx: &mut Cx<'_>) -> bool {
+    let mut restarted = false;
+    for ice in plan.transports.iter_mut().filter_map(|t| t.ice.as_mut()) {
+        ice.local_ufrag = cx.sh.rng.tag();
+        // 128 bits and more, as RFC 8839 §5.4 asks for.
+        ice.local_pwd = format!("{}{}", cx.sh.rng.tag(), cx.sh.rng.tag());
+        restarted = true;
+    }
+    restarted
+}
