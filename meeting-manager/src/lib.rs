@@ -80,7 +80,7 @@ pub struct MeetingManager {
     switches: Arc<Switches>,
     transports: Transports,
     inputs: mpsc::Sender<Input>,
-    lease: Option<LeaseKeeper>,
+    lease: Option<Arc<LeaseKeeper>>,
     member: Arc<Mutex<Member>>,
     admin: Option<SocketAddr>,
     stop: CancellationToken,
@@ -153,6 +153,8 @@ impl MeetingManager {
         tokio::time::timeout(FIRST_LOOK, lease.put(&key, record))
             .await
             .map_err(|_| StartError::StoreSilent)??;
+        let lease = Arc::new(lease);
+        self.publish_load(&lease);
         self.lease = Some(lease);
         let left = self.left_meetings(&*store).await?;
         tokio::spawn(Arc::clone(&self.switches).follow(cache.clone(), self.stop.clone()));
@@ -239,6 +241,37 @@ impl MeetingManager {
         });
     }
 
+    /// Registrars choose whom a new meeting goes to by the load.
+    fn publish_load(&self, lease: &Arc<LeaseKeeper>) {
+        let lease = Arc::downgrade(lease);
+        let (focus, member, stop) = (
+            Arc::clone(&self.focus),
+            Arc::clone(&self.member),
+            self.stop.clone(),
+        );
+        let key = keys::member(&self.config.id);
+        let most = self.config.max_dialogs.max(1);
+        let publish = async move {
+            loop {
+                tokio::time::sleep(LOAD_INTERVAL).await;
+                let share = focus.lock().counts().dialogs * 1_000 / most;
+                let load = u32::try_from(share).unwrap_or(1_000).min(1_000);
+                if std::mem::replace(&mut member.lock().load, load) == load {
+                    continue;
+                }
+                let Some(lease) = lease.upgrade() else {
+                    return;
+                };
+                let record = serde_json::to_vec(&*member.lock());
+                let record = record.expect("a member record has text keys only");
+                if let Err(e) = lease.put(&key, record).await {
+                    tracing::warn!(error = %e, "the load was not published");
+                }
+            }
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(publish).await });
+    }
+
     fn member_record(&self) -> Vec<u8> {
         serde_json::to_vec(&*self.member.lock()).expect("a member record has text keys only")
     }
@@ -268,7 +301,6 @@ impl MeetingManager {
     }
 
     /// `GET /api/v1/meetings` and `GET /api/v1/meetings/{id}`.
-    #[must_use]
     pub fn admin_router(&self) -> Router {
         admin::router(admin::View {
             member: self.config.id.clone(),
@@ -323,7 +355,8 @@ impl MeetingManager {
         }
         self.switches.close();
         self.transports.shutdown(Duration::from_millis(500)).await;
-        if let Some(lease) = self.lease.take() {
+        // Whoever else holds it for a moment lets it run out.
+        if let Some(lease) = self.lease.take().and_then(Arc::into_inner) {
             lease.stop().await;
         }
     }
