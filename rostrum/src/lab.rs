@@ -46,7 +46,7 @@ pub struct LabArgs {
     #[arg(long)]
     json: bool,
     /// Least level of log lines on standard error
-    #[arg(long, default_value = "warn")]
+    #[arg(long, default_value = "warn,rtc_dtls=error")]
     log: String,
 }
 

@@ -31,7 +31,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: Format::Text,
-            level: "info".to_owned(),
+            level: "info,rtc_dtls=error".to_owned(),
         }
     }
 }

@@ -277,7 +277,7 @@ mod tests {
         let parsed: Sample = text.parse(&set("127.0.0.1:7")).expect("valid");
         assert_eq!(
             parsed.registrar.udp,
-            "127.0.0.1:7".parse().expect("address")
+            "127.0.0.1:7".parse::<SocketAddr>().expect("address")
         );
         let e = text.parse::<Sample>(&set("nonsense")).unwrap_err();
         assert!(e.place.contains("ROSTRUM_REGISTRAR__UDP"), "{e}");

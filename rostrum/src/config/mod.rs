@@ -165,25 +165,25 @@ fn problems(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
     let mut add = |table: &str, key: &str, what: String, instead: String| {
         problems.push(source.problem(&format!("{table}.{key}"), format!("{key}: {what}"), instead));
     };
-    if roles.contains(&Role::Registrar) {
-        if let Err(e) = config.registrar.check() {
-            add("registrar", e.key, e.what, format!("write {}", e.instead));
-        }
+    if roles.contains(&Role::Registrar)
+        && let Err(e) = config.registrar.check()
+    {
+        add("registrar", e.key, e.what, format!("write {}", e.instead));
     }
-    if roles.contains(&Role::MeetingManager) {
-        if let Err(e) = config.meeting_manager.check() {
-            add(
-                "meeting_manager",
-                e.key,
-                e.what,
-                format!("write {}", e.instead),
-            );
-        }
+    if roles.contains(&Role::MeetingManager)
+        && let Err(e) = config.meeting_manager.check()
+    {
+        add(
+            "meeting_manager",
+            e.key,
+            e.what,
+            format!("write {}", e.instead),
+        );
     }
-    if roles.contains(&Role::Switch) {
-        if let Err(e) = config.switch.check() {
-            add("switch", e.key, e.what, e.instead);
-        }
+    if roles.contains(&Role::Switch)
+        && let Err(e) = config.switch.check()
+    {
+        add("switch", e.key, e.what, e.instead);
     }
     if config.store.engine == Engine::Etcd && config.store.endpoints.is_empty() {
         add(

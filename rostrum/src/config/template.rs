@@ -16,13 +16,12 @@ pub fn render(defaults: &Table, schema: &Schema) -> String {
 
 /// Follows `$ref`, and picks the object out of `anyOf` (an `Option` of a struct).
 fn resolve<'s>(root: &'s Schema, schema: &'s Schema) -> &'s Schema {
-    if let Some(path) = schema.get("$ref").and_then(Schema::as_str) {
-        if let Some(target) = path
-            .strip_prefix('#')
-            .and_then(|pointer| root.pointer(pointer))
-        {
-            return resolve(root, target);
-        }
+    let reference = schema
+        .get("$ref")
+        .and_then(Schema::as_str)
+        .and_then(|path| path.strip_prefix('#'));
+    if let Some(target) = reference.and_then(|pointer| root.pointer(pointer)) {
+        return resolve(root, target);
     }
     for key in ["anyOf", "allOf", "oneOf"] {
         if let Some(first) = schema
