@@ -53,7 +53,7 @@ auplay_channels ${channels}
 audio_level ${o.levels === false ? "no" : "yes"}
 audio_buffer 20-160
 rtp_ports ${rtp}-${rtp + 199}
-jitter_buffer_delay 5-10
+jitter_buffer_delay 1-5
 net_interface rostrum0
 video_source avformat,${o.picture}
 video_display fakevideo,nil
