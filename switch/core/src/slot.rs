@@ -200,9 +200,12 @@ impl Slot {
     }
 
     /// Takes a new description of the same stream; what was sent goes on unbroken.
-    /// True: payload types changed, so that the source has to be bound again.
+    /// True: what packets look like changed, so that the source has to be bound again. What was sent
+    /// before is not sent again then: it would be other octets under the same sequence number.
     pub fn reconfigure(&mut self, config: SlotConfig) -> bool {
-        let rebind = self.codecs != config.codecs;
+        let rebind = self.codecs != config.codecs
+            || self.extensions != config.extensions
+            || self.mid != config.mid;
         self.leg = config.leg;
         self.transport = config.transport;
         self.number = config.number;
@@ -211,7 +214,7 @@ impl Slot {
         self.extensions = config.extensions;
         self.mid = config.mid;
         if rebind {
-            self.timeline.unbind();
+            self.timeline.forget();
         }
         rebind
     }

@@ -286,6 +286,9 @@ impl Meeting {
         if !audible {
             self.holders.retain(|h| *h != leg.source);
         }
+        if leg.described.transports != wanted.transports {
+            leg.failed = false; // a new path may fail anew
+        }
         leg.cname.clone_from(&wanted.cname);
         leg.described = wanted.clone();
         self.legs[key.index()] = Some(leg);

@@ -150,6 +150,11 @@ impl Timeline {
         }
     }
 
+    /// No source is remembered: nothing sent so far can be sent again.
+    pub fn forget(&mut self) {
+        self.bindings = [None; HISTORY];
+    }
+
     /// A new source goes on from here, beginning with the packet described.
     pub fn bind(&mut self, now: Instant, source: Source) {
         let timestamp = match self.last {
