@@ -8,7 +8,7 @@
 //! owner's requests in, and sends what the batch holds.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,12 +17,19 @@ use rand_chacha::ChaCha12Rng;
 use smallvec::SmallVec;
 
 use crate::dtls::Identity;
-use crate::link::{Link, LinkError, LinkEvent, Received, Spec};
+use crate::link::{LinkError, Received, Spec};
 use crate::meeting::{Meeting, MeetingConfig, WallClock};
 use crate::rendition::Renditions;
-use crate::{Batch, Egress, LegKey, MeetingError, RtpOut, TransportIndex, stun};
+use crate::{Batch, LegKey, MeetingError, TransportIndex, stun};
+
+mod hosted;
+mod transports;
 
 pub use crate::transmit::{SocketId, Transmit};
+pub use transports::{PlainPorts, Ports};
+
+use hosted::{Hosted, Out};
+use transports::{LegLinks, Links, Made, change, local_transport, make, release};
 
 /// Transports a leg may have: one an m-line without BUNDLE.
 pub const MAX_TRANSPORTS: usize = 8;
@@ -35,31 +42,6 @@ const LINK_TICK: Duration = Duration::from_secs(1);
 
 /// … handshake flights in fractions of one.
 const HANDSHAKE_TICK: Duration = Duration::from_millis(50);
-
-/// Ports of a plain leg, as the shell opened them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PlainPorts {
-    /// Socket for RTP.
-    pub rtp: SocketId,
-    /// Socket for RTCP, where asked for.
-    pub rtcp: Option<SocketId>,
-    /// What the peer is told to send to.
-    pub advertised: IpAddr,
-    /// Port of `rtp`.
-    pub rtp_port: u16,
-    /// Port of `rtcp`; 0 without.
-    pub rtcp_port: u16,
-}
-
-/// The shell's sockets, as a worker asks for them. Called while the owner's request is applied only.
-pub trait Ports {
-    /// The shared sockets for ICE legs and the addresses peers reach each at, best first.
-    fn webrtc(&self) -> Vec<(SocketId, Vec<SocketAddr>)>;
-    /// Opens a port, or two, of the plain range; `None` when there is none left.
-    fn open(&mut self, ipv6: bool, with_rtcp: bool) -> Option<PlainPorts>;
-    /// Gives a socket of [`Ports::open`] back.
-    fn close(&mut self, socket: SocketId);
-}
 
 /// What a worker is made with.
 #[derive(Clone, Debug)]
@@ -120,73 +102,6 @@ struct Owner {
     rtcp: bool,
 }
 
-struct Transport {
-    index: TransportIndex,
-    link: Link,
-    addresses: Vec<SocketAddr>,
-    rtcp_port: u16,
-}
-
-struct LegLinks {
-    id: String,
-    key: LegKey,
-    transports: SmallVec<[Transport; 1]>,
-}
-
-/// The links of a meeting, by [`LegKey::index`].
-#[derive(Default)]
-struct Links {
-    legs: Vec<Option<LegLinks>>,
-}
-
-impl Links {
-    fn get(&mut self, key: LegKey) -> Option<&mut LegLinks> {
-        self.legs
-            .get_mut(key.index())?
-            .as_mut()
-            .filter(|leg| leg.key == key)
-    }
-
-    fn link(&mut self, key: LegKey, index: TransportIndex) -> Option<&mut Link> {
-        let leg = self.get(key)?;
-        let transport = leg.transports.iter_mut().find(|t| t.index == index)?;
-        Some(&mut transport.link)
-    }
-}
-
-/// Seals what the meeting sends.
-struct Out<'a> {
-    links: &'a mut Links,
-    batch: &'a mut Batch,
-    unsendable: &'a mut u64,
-}
-
-impl Egress for Out<'_> {
-    fn rtp(&mut self, leg: LegKey, transport: TransportIndex, packet: RtpOut<'_>) {
-        let sent = self
-            .links
-            .link(leg, transport)
-            .is_some_and(|link| link.send_rtp(packet, self.batch));
-        *self.unsendable += u64::from(!sent);
-    }
-
-    fn rtcp(&mut self, leg: LegKey, transport: TransportIndex, compound: &[u8]) {
-        let sent = self
-            .links
-            .link(leg, transport)
-            .is_some_and(|link| link.send_rtcp(compound, self.batch));
-        *self.unsendable += u64::from(!sent);
-    }
-}
-
-struct Hosted {
-    id: String,
-    meeting: Meeting,
-    renditions: Renditions,
-    links: Links,
-    link_due: Instant,
-}
-
 /// A worker.
 pub struct Worker {
     config: WorkerConfig,
@@ -202,9 +117,6 @@ pub struct Worker {
     events: VecDeque<control::Event>,
     stats: WorkerStats,
 }
-
-/// Transports of one leg of a request, made but not yet given to a meeting.
-type Made = SmallVec<[Transport; 1]>;
 
 impl Worker {
     /// A worker without meetings.
@@ -810,209 +722,5 @@ impl Worker {
             .filter_map(|(_, slot)| self.meetings[*slot as usize].as_ref())
             .map(|hosted| hosted.view(now))
             .collect()
-    }
-}
-
-impl Hosted {
-    fn due(&self) -> Instant {
-        self.meeting
-            .poll_timeout()
-            .map_or(self.link_due, |due| due.min(self.link_due))
-    }
-
-    fn settle_leg(&mut self, at: usize, now: Instant, batch: &mut Batch, stats: &mut WorkerStats) {
-        let Some(leg) = self.links.legs.get(at).and_then(Option::as_ref) else {
-            return;
-        };
-        let key = leg.key;
-        let indices: SmallVec<[TransportIndex; 4]> =
-            leg.transports.iter().map(|t| t.index).collect();
-        for index in indices {
-            self.settle_link(key, index, now, batch, stats);
-        }
-    }
-
-    fn settle_link(
-        &mut self,
-        leg: LegKey,
-        transport: TransportIndex,
-        now: Instant,
-        batch: &mut Batch,
-        stats: &mut WorkerStats,
-    ) {
-        use control::leg_event::Kind;
-        while let Some(event) = self
-            .links
-            .link(leg, transport)
-            .and_then(|link| link.poll_event())
-        {
-            match event {
-                LinkEvent::Up => {
-                    let mut out = Out {
-                        links: &mut self.links,
-                        batch,
-                        unsendable: &mut stats.unsendable,
-                    };
-                    self.meeting.handle_connected(now, leg, transport, &mut out);
-                }
-                LinkEvent::ConsentLost => {
-                    let reason = "no ICE connectivity check for 30 s";
-                    self.meeting
-                        .handle_failed(now, leg, Kind::ConsentLost, reason);
-                }
-                LinkEvent::DtlsFailed(reason) => {
-                    self.meeting
-                        .handle_failed(now, leg, Kind::DtlsFailed, &reason);
-                }
-            }
-        }
-    }
-
-    fn view(&self, now: Instant) -> control::MeetingView {
-        let mut view = self.meeting.view(now);
-        for leg in &mut view.legs {
-            let links = self.links.legs.iter().flatten().find(|l| l.id == leg.id);
-            let Some(first) = links.and_then(|links| links.transports.first()) else {
-                continue;
-            };
-            leg.remote = first
-                .link
-                .remote()
-                .map(|r| r.to_string())
-                .unwrap_or_default();
-            leg.srtp_profile = first
-                .link
-                .profile()
-                .map(|profile| profile.name().to_owned())
-                .unwrap_or_default();
-        }
-        for (source, codec, frames) in self.renditions.view() {
-            let Some(leg) = view.legs.iter().find(|leg| leg.source == source.0) else {
-                continue;
-            };
-            let rendition = view
-                .renditions
-                .iter_mut()
-                .find(|r| r.source == leg.id && r.codec.eq_ignore_ascii_case(codec.name()));
-            if let Some(rendition) = rendition {
-                rendition.frames = frames;
-            }
-        }
-        view
-    }
-}
-
-fn make(spec: Spec, identity: &Identity, ports: &mut dyn Ports) -> Result<Transport, LinkError> {
-    let index = TransportIndex(spec.index);
-    if spec.is_shared() {
-        let sockets = ports.webrtc();
-        let first = sockets.first().ok_or(LinkError::NoPort)?.0;
-        return Ok(Transport {
-            index,
-            link: Link::new(spec, first, None, identity)?,
-            addresses: sockets.into_iter().flat_map(|(_, a)| a).collect(),
-            rtcp_port: 0,
-        });
-    }
-    let opened = ports
-        .open(spec.ipv6, !spec.rtcp_mux)
-        .ok_or(LinkError::NoPort)?;
-    let link = Link::new(spec, opened.rtp, opened.rtcp, identity).inspect_err(|_| {
-        for socket in [Some(opened.rtp), opened.rtcp].into_iter().flatten() {
-            ports.close(socket);
-        }
-    })?;
-    Ok(Transport {
-        index,
-        link,
-        addresses: vec![SocketAddr::new(opened.advertised, opened.rtp_port)],
-        rtcp_port: opened.rtcp_port,
-    })
-}
-
-/// Brings a leg's transports to what is wanted: kept ones in place, new ones made, others freed.
-fn change(
-    transports: &mut Made,
-    specs: Vec<Spec>,
-    identity: &Identity,
-    now: Instant,
-    batch: &mut Batch,
-    ports: &mut dyn Ports,
-) -> Result<(), LinkError> {
-    // What may fail comes first, so that a refusal leaves the leg as it was.
-    let mut fresh = Made::new();
-    for spec in &specs {
-        let kept = transports
-            .iter()
-            .any(|t| t.index.0 == spec.index && t.link.spec().keeps_ports(spec));
-        if !kept {
-            match make(spec.clone(), identity, ports) {
-                Ok(transport) => fresh.push(transport),
-                Err(error) => {
-                    release(&fresh, ports);
-                    return Err(error);
-                }
-            }
-        }
-    }
-    let wanted = |index: TransportIndex| specs.iter().any(|spec| spec.index == index.0);
-    let mut gone = Made::new();
-    for at in (0..transports.len()).rev() {
-        let index = transports[at].index;
-        if !wanted(index) || fresh.iter().any(|t| t.index == index) {
-            gone.push(transports.remove(at));
-        }
-    }
-    for transport in &mut gone {
-        transport.link.close(now, batch);
-    }
-    release(&gone, ports);
-    for spec in specs {
-        let index = TransportIndex(spec.index);
-        let Some(transport) = transports.iter_mut().find(|t| t.index == index) else {
-            continue;
-        };
-        if spec.rtcp_mux
-            && let Some(socket) = transport.link.drop_rtcp()
-        {
-            transport.rtcp_port = 0;
-            ports.close(socket);
-        }
-        transport.link.update(spec, identity)?;
-        transport.link.start(now, batch);
-    }
-    for mut transport in fresh {
-        transport.link.start(now, batch);
-        transports.push(transport);
-    }
-    transports.sort_by_key(|transport| transport.index);
-    Ok(())
-}
-
-/// Gives back the ports that are a leg's own.
-fn release(transports: &[Transport], ports: &mut dyn Ports) {
-    for transport in transports {
-        if transport.link.spec().is_shared() {
-            continue;
-        }
-        let (rtp, rtcp) = transport.link.sockets();
-        for socket in [Some(rtp), rtcp].into_iter().flatten() {
-            ports.close(socket);
-        }
-    }
-}
-
-fn local_transport(transport: &Transport) -> control::LocalTransport {
-    control::LocalTransport {
-        index: transport.index.0,
-        addresses: transport
-            .addresses
-            .iter()
-            .map(|address| control::Address {
-                ip: address.ip().to_string(),
-                port: u32::from(address.port()),
-            })
-            .collect(),
-        rtcp_port: u32::from(transport.rtcp_port),
     }
 }
