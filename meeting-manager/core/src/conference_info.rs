@@ -521,5 +521,4 @@ impl Feed {
 }
 
 #[cfg(test)]
-#[path = "conference_info_tests.rs"]
 mod tests;
