@@ -74,7 +74,7 @@ export class Roster {
       roles: all(child(user, "roles"), "entry").map((e) => e.textContent?.trim() ?? ""),
       sources: sources.length > 0 ? [...new Set(sources)] : (before?.sources ?? []),
       status: endpoints.map((e) => text(e, "status")).find((s) => s !== "") ?? before?.status ?? "connected",
-      audioMuted: audio.some((m) => /^(recvonly|inactive)$/.test(text(m, "status"))),
+      audioMuted: audio.length > 0 && audio.every((m) => /^(recvonly|inactive)$/.test(text(m, "status"))),
       hasVideo: media.some((m) => text(m, "type") === "video" && /^(sendrecv|sendonly|)$/.test(text(m, "status"))),
     });
   }
