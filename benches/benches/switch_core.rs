@@ -28,7 +28,13 @@ fn packet(sequence: u16, pt: u8, ssrc: u32, level: Level, payload: &[u8]) -> Vec
         csrc: None,
     };
     let mut p = HeaderBuf::default()
-        .write(fixed, &[(1, &[level.octet()]), (4, if pt == 96 { b"1" } else { b"0" })])
+        .write(
+            fixed,
+            &[
+                (1, &[level.octet()]),
+                (4, if pt == 96 { b"1" } else { b"0" }),
+            ],
+        )
         .to_vec();
     p.extend_from_slice(payload);
     p

@@ -40,10 +40,9 @@ async fn a_watch_from_before_a_compaction_is_lost() {
 async fn a_dead_endpoint_does_not_matter_while_another_lives() {
     let Some(etcd) = Etcd::start() else { return };
     etcd.store().await;
-    let dead = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = held.local_addr().unwrap();
     let endpoints = vec![format!("http://{dead}"), etcd.url.clone()];
     let store = EtcdStore::new(&EtcdConfig {
         endpoints,
@@ -98,10 +97,10 @@ async fn a_stopped_etcd_is_unavailable_to_reads_and_unknown_to_writes_and_watche
 
 #[tokio::test]
 async fn a_refused_write_is_not_called_unknown() {
-    let dead = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // bound and not listening: refused for as long as it is held, and nobody else's
+    let held = tokio::net::TcpSocket::new_v4().unwrap();
+    held.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = held.local_addr().unwrap();
     let config = EtcdConfig {
         endpoints: vec![format!("http://{dead}")],
         timeout_ms: 300,
