@@ -32,6 +32,7 @@ web/dist/index.html: web/node_modules/.package-lock.json web/index.html web/vite
 test: ## install what the tests need and run all of them
 	@scripts/setup test
 	@$(MAKE) --no-print-directory lint unit e2e
+	@scripts/fuzz 4
 
 lint: ## formatting, clippy, licences and sources of dependencies
 	$(CARGO) fmt --all --check
@@ -40,14 +41,11 @@ lint: ## formatting, clippy, licences and sources of dependencies
 	else echo 'lint: cargo-deny is not installed: licences and sources not checked (cargo install cargo-deny)'; fi
 
 unit: web ## Rust tests
-	$(CARGO) test --workspace --quiet
+	$(CARGO) test --workspace --lib --bins --tests --quiet
 
 e2e: web ## a meeting of phones and browsers, in a network namespace of its own
 	$(CARGO) build --quiet -p rostrum
-	cd web && e2e/namespace.sh node --test e2e/*.test.mjs
-
-fuzz: ## fuzz every parser for longer (FUZZ=60 seconds a target)
-	scripts/fuzz $(or $(FUZZ),60)
+	cd web && e2e/namespace.sh node --test --test-concurrency=1 e2e/*.test.mjs
 
 bench: ## criterion benches and the CPU cost of a forwarded packet
 	$(CARGO) bench -p rostrum-benches
