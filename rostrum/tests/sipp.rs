@@ -2,11 +2,130 @@
 
 mod common;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use common::Lab;
-use common::sipp::{Sipp, Way, free_port};
+
+/// One SIPp with one scenario and one call.
+struct Sipp {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+/// How SIPp reaches the registrar.
+#[derive(Clone, Copy)]
+struct Way {
+    remote: SocketAddr,
+    /// SIPp's `-t`: `u1` or `t1`.
+    mode: &'static str,
+}
+
+fn scenario(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/sipp")
+        .join(format!("{name}.xml"))
+}
+
+/// A port that is free for UDP and TCP.
+fn free_port() -> u16 {
+    loop {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = udp.local_addr().expect("bound").port();
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl Sipp {
+    fn start(lab: &Lab, name: &str, way: Way, port: u16, account: usize, callee: &str) -> Self {
+        let (user, password) = lab.account(account);
+        let log = lab.directory.path().join(format!("{name}-{port}.log"));
+        // the digest covers the Request-URI, which SIPp takes to be the remote address unless told
+        let covered = match callee {
+            "" => lab.domain().to_owned(),
+            callee => format!("{callee}@{}", lab.domain()),
+        };
+        let mut command = Command::new("sipp");
+        command
+            .arg(way.remote.to_string())
+            .args(["-sf", scenario(name).to_str().expect("UTF-8 path")])
+            .args([
+                "-t",
+                way.mode,
+                "-i",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-m",
+                "1",
+                "-r",
+                "1",
+            ])
+            .args([
+                "-timeout",
+                "20s",
+                "-timeout_error",
+                "-nostdin",
+                "-trace_err",
+                "-trace_msg",
+            ])
+            .args([
+                "-error_file",
+                &format!("{}.err", log.display()),
+                "-message_file",
+                &format!("{}.msg", log.display()),
+            ])
+            .args([
+                "-key",
+                "user",
+                user,
+                "-au",
+                user,
+                "-ap",
+                password,
+                "-auth_uri",
+                &covered,
+            ])
+            .args(["-key", "domain", lab.domain(), "-key", "callee", callee])
+            .current_dir(lab.directory.path())
+            .stdin(Stdio::null())
+            .stdout(std::fs::File::create(&log).expect("a log file"))
+            .stderr(Stdio::null());
+        Self {
+            child: command
+                .spawn()
+                .expect("sipp is installed (scripts/setup test)"),
+            name: name.to_owned(),
+            log,
+        }
+    }
+
+    fn finish(mut self) {
+        let status = self.child.wait().expect("a child");
+        let read = |suffix: &str| {
+            std::fs::read_to_string(format!("{}{suffix}", self.log.display())).unwrap_or_default()
+        };
+        assert!(
+            status.success(),
+            "sipp {} ended with {status}\n{}\n{}",
+            self.name,
+            read(".err"),
+            read(".msg")
+        );
+    }
+}
+
+impl Drop for Sipp {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
 
 /// Lets plain TCP in and passes it on over TLS: SIPp as packaged has no TLS of its own.
 fn tls_tunnel(remote: SocketAddr) -> SocketAddr {

@@ -11,31 +11,59 @@ const FLAGS = [
 ];
 
 export class Browser {
-  /** @param {object} o name, directory, url, meeting, speech and picture files, account? {user,password} */
+  /**
+   * @param {object} o name, directory, url, meeting, speech and picture files, account? {user,password}, viewport?,
+   *   browser? (another end's: one process for both, with that one's speech and picture), devices? (none: false),
+   *   permission? (refused: false), certificates? (checked as for any user: "check")
+   */
   static async start(o) {
-    const args = [...FLAGS, `--use-file-for-fake-audio-capture=${o.speech}`, `--use-file-for-fake-video-capture=${o.picture}`];
-    const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args });
-    const context = await browser.newContext({ ignoreHTTPSErrors: true, permissions: ["microphone", "camera"], viewport: o.viewport ?? { width: 1100, height: 700 } });
+    const flags = FLAGS.filter(
+      (f) =>
+        !(o.devices === false && f.includes("fake-device")) &&
+        !(o.permission === false && f.includes("fake-ui")) &&
+        !(o.certificates === "check" && f.includes("certificate")),
+    );
+    const files = o.devices === false ? [] : [`--use-file-for-fake-audio-capture=${o.speech}`, `--use-file-for-fake-video-capture=${o.picture}`];
+    const browser = o.browser ?? (await chromium.launch({ executablePath: "/usr/bin/chromium", args: [...flags, ...files] }));
+    const context = await browser.newContext({
+      ignoreHTTPSErrors: o.certificates !== "check",
+      permissions: o.permission === false ? [] : ["microphone", "camera"],
+      viewport: o.viewport ?? { width: 1100, height: 700 },
+    });
     const page = await context.newPage();
     const self = new Browser();
-    Object.assign(self, { ...o, browser, context, page, log: [] });
+    Object.assign(self, { ...o, shared: o.browser !== undefined, browser, context, page, log: [], sent: [], received: [] });
     page.on("console", (m) => self.log.push(`${m.type()}: ${m.text()}`));
     page.on("pageerror", (e) => self.log.push(`error: ${e.message}`));
-    await page.goto(`${o.url}?size=160x120&video-slots=${o.videoSlots ?? 2}`);
+    page.on("websocket", (socket) => {
+      socket.on("framesent", ({ payload }) => self.sent.push(String(payload)));
+      socket.on("framereceived", ({ payload }) => self.received.push(String(payload)));
+    });
+    if (o.certificates !== "check") await self.open();
     return self;
+  }
+
+  async open() {
+    await this.page.goto(`${this.url}?size=160x120&video-slots=${this.videoSlots ?? 2}`);
+  }
+
+  async fillIn() {
+    const { page } = this;
+    await page.fill("#name", this.name);
+    await page.fill("#meeting", this.meeting);
+    await page.setChecked("#account", this.account !== undefined);
+    if (this.account) {
+      await page.fill("#user", this.account.user);
+      await page.fill("#password", this.account.password);
+    }
+    const tracks = this.devices === false || this.permission === false ? 0 : 2;
+    await page.waitForFunction((n) => document.querySelector("#preview")?.srcObject?.getTracks().length === n, tracks);
   }
 
   /** Fills in the form and joins, muted. */
   async join() {
     const { page } = this;
-    await page.fill("#name", this.name);
-    await page.fill("#meeting", this.meeting);
-    if (this.account) {
-      await page.check("#account");
-      await page.fill("#user", this.account.user);
-      await page.fill("#password", this.account.password);
-    }
-    await page.waitForFunction(() => document.querySelector("#preview")?.srcObject?.getTracks().length === 2);
+    await this.fillIn();
     await page.click("#join");
     try {
       await page.waitForFunction(() => window.rostrum.client?.established && window.rostrum.pc?.connectionState === "connected", null, { timeout: 20_000 });
@@ -47,6 +75,15 @@ export class Browser {
 
   async problem() {
     return this.page.evaluate(() => [...document.querySelectorAll("[role=alert], [role=status]")].map((e) => e.textContent).join(" | "));
+  }
+
+  /** Packets received so far, all streams. */
+  async packets() {
+    return this.page.evaluate(async () => {
+      let sum = 0;
+      (await window.rostrum.pc.getStats()).forEach((s) => (sum += s.type === "inbound-rtp" ? s.packetsReceived : 0));
+      return sum;
+    });
   }
 
   async speak(on) {
@@ -100,6 +137,6 @@ export class Browser {
   }
 
   async stop() {
-    await this.browser.close();
+    await (this.shared ? this.context : this.browser).close();
   }
 }

@@ -30,11 +30,12 @@ const REJOINS = 5;
 async function enter(config: ServerConfig, request: JoinRequest, rejoins: number): Promise<void> {
   let joined = false;
   const back = (ending: Ending): void => {
+    const lost = joined && !ending.byUs && /rtp timeout|connection error|request timeout/i.test(ending.cause);
+    const again = lost && rejoins > 0 ? request.stream.clone() : undefined; // before the page stops its tracks
     handle.page?.close();
     client.stop();
-    const lost = joined && !ending.byUs && /rtp timeout/i.test(ending.cause);
-    if (lost && rejoins > 0) {
-      void enter(config, { ...request, stream: request.stream.clone() }, rejoins - 1);
+    if (again) {
+      void enter(config, { ...request, stream: again }, rejoins - 1);
       return;
     }
     show(config, explain(ending));

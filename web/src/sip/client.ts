@@ -10,6 +10,9 @@ import { sipSocket } from "./socket.ts";
 
 export type Link = "connecting" | "online" | "offline";
 
+/** How long to wait with an offer while another one is under way. */
+const RETRY_MS = 500;
+
 /** How it ended, or why it did not begin. */
 export interface Ending {
   cause: string;
@@ -112,8 +115,8 @@ export class MeetingClient {
           this.events.onJoined();
           this.subscribe();
         },
-        ended: (e) => this.ended(e.cause, e.message, e.originator === ("local" as string)),
-        failed: (e) => this.ended(e.cause, e.message, e.originator === ("local" as string)),
+        ended: (e) => this.ended(e.cause, e.message),
+        failed: (e) => this.ended(e.cause, e.message),
       },
     });
     this.session = session;
@@ -135,23 +138,28 @@ export class MeetingClient {
     this.session?.sendDTMF(digit);
   }
 
-  private ended(cause: string, message: unknown, byUs: boolean): void {
+  /** JsSIP calls "local" whatever it gave up by itself, lost media too: only leaving is the user's doing. */
+  private ended(cause: string, message: unknown): void {
     this.unsubscribe();
     this.session = undefined;
-    this.events.onEnded({ cause, byUs: byUs || this.leaving, ...reasonOf(message) });
+    this.events.onEnded({ cause, byUs: this.leaving, ...reasonOf(message) });
   }
 
   /** The WebSocket came back: the dialog goes on over the new flow, and the roster is asked for again. */
   private resume(): void {
     if (!this.dropped || !this.session?.isEstablished()) return;
+    if (!this.session.renegotiate({ useUpdate: true })) {
+      window.setTimeout(() => this.resume(), RETRY_MS); // another offer is on its way
+      return;
+    }
     this.dropped = false;
-    this.session.renegotiate({ useUpdate: true });
     this.subscribe();
   }
 
   private unsubscribe(): void {
     const subscriber = this.subscriber;
     this.subscriber = undefined;
+    subscriber?.removeAllListeners();
     try {
       subscriber?.terminate();
     } catch {
@@ -160,7 +168,7 @@ export class MeetingClient {
   }
 
   private subscribe(): void {
-    this.subscriber?.removeAllListeners();
+    this.unsubscribe();
     const subscriber = this.ua.subscribe(this.meetingUri, "conference", "application/conference-info+xml", {
       expires: 600,
     } as never);

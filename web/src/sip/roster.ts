@@ -74,7 +74,8 @@ export class Roster {
       roles: all(child(user, "roles"), "entry").map((e) => e.textContent?.trim() ?? ""),
       sources: sources.length > 0 ? [...new Set(sources)] : (before?.sources ?? []),
       status: endpoints.map((e) => text(e, "status")).find((s) => s !== "") ?? before?.status ?? "connected",
-      audioMuted: audio.length > 0 && audio.every((m) => /^(recvonly|inactive)$/.test(text(m, "status"))),
+      // several streams of a kind are slots, which only receive: sending on one of them is enough
+      audioMuted: audio.length > 0 ? audio.every((m) => /^(recvonly|inactive)$/.test(text(m, "status"))) : (before?.audioMuted ?? false),
       hasVideo: media.some((m) => text(m, "type") === "video" && /^(sendrecv|sendonly|)$/.test(text(m, "status"))),
     });
   }

@@ -57,6 +57,7 @@ export function joinPage(
   const signIn = h("div", { class: "fields" }, h("label", {}, "SIP account", user), h("label", {}, "Password", password));
   const microphone = h("select", { id: "microphone", onchange: () => void look() });
   const camera = h("select", { id: "camera", onchange: () => void look() });
+  const retry = h("button", { type: "button", id: "retry", hidden: true, onclick: () => void look() }, "Try the devices again");
   const join = h("button", { type: "submit", class: "primary", id: "join" }, "Join");
 
   function showSignIn(): void {
@@ -93,14 +94,19 @@ export function joinPage(
     for (const t of stream.getTracks()) t.stop();
     choice.audio = microphone.value && microphone.value !== "off" ? microphone.value : undefined;
     choice.video = camera.value && camera.value !== "off" ? camera.value : undefined;
-    choice.wantAudio = microphone.value !== "off";
-    choice.wantVideo = camera.value === "" ? choice.wantVideo : camera.value !== "off";
+    // "off" where nothing else could be chosen is nobody's choice: a device may have been plugged in since
+    choice.wantAudio = microphone.value !== "off" || microphone.options.length === 1;
+    if (camera.options.length > 1) choice.wantVideo = camera.value !== "off";
+    if (!retry.hidden) alert.textContent = "";
+    retry.hidden = true;
     try {
       const got = await capture(choice);
       stream = got.stream;
+      retry.hidden = got.cameraError === undefined;
       if (got.cameraError) alert.textContent = `Joining without camera. ${deviceAdvice(got.cameraError)}`;
     } catch (e) {
       stream = new MediaStream();
+      retry.hidden = false;
       alert.textContent = deviceAdvice(e);
     }
     preview.srcObject = stream;
@@ -151,6 +157,7 @@ export function joinPage(
         "form",
         { onsubmit: (e) => void submit(e) },
         alert,
+        retry,
         h("label", {}, "Your name", name),
         h("label", {}, "Meeting", meeting, known),
         h("label", {}, "Microphone", microphone),

@@ -55,8 +55,7 @@ export class MeetingPage {
       h(
         "main",
         { class: "meeting" },
-        h("header", {}, h("strong", { id: "title" }, request.meeting), this.status, this.quality),
-        this.notice,
+        h("header", {}, h("strong", { id: "title" }, request.meeting), this.status, this.quality, this.notice),
         this.stage,
         h("aside", {}, this.self, h("h2", {}, "Participants"), this.people),
         this.panel,
@@ -130,9 +129,11 @@ export class MeetingPage {
   private readonly onKey = (e: KeyboardEvent): void => {
     const target = e.target as HTMLElement;
     if (e.ctrlKey || e.metaKey || e.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) return;
-    if (e.key === "m") this.toggleMute();
-    else if (e.key === "v") void this.toggleCamera();
-    else if (e.key === "s") this.toggleStats();
+    if (e.repeat) return;
+    const key = e.key.toLowerCase();
+    if (key === "m") this.toggleMute();
+    else if (key === "v") void this.toggleCamera();
+    else if (key === "s") this.toggleStats();
   };
 
   private sender(kind: "audio" | "video"): RTCRtpSender | undefined {
@@ -140,6 +141,10 @@ export class MeetingPage {
   }
 
   private toggleMute(): void {
+    if (this.request.stream.getAudioTracks().length === 0) {
+      this.notice.textContent = "You joined to listen only. Leave and join again with a microphone to be heard.";
+      return;
+    }
     this.muted = !this.muted;
     for (const t of this.request.stream.getAudioTracks()) t.enabled = !this.muted;
     const button = document.getElementById("mute")!;
@@ -162,6 +167,10 @@ export class MeetingPage {
       this.notice.textContent = "You joined without a camera. Leave and join again with one to be seen.";
       return;
     }
+    this.drawCamera();
+  }
+
+  private drawCamera(): void {
     const button = document.getElementById("camera-off")!;
     button.setAttribute("aria-pressed", String(this.cameraOff));
     button.textContent = this.cameraOff ? "Camera on" : "Camera off";
@@ -171,6 +180,10 @@ export class MeetingPage {
   /** Changes a device in the running meeting: the track is replaced, nothing is renegotiated. */
   private async use(kind: "audio" | "video", device: string): Promise<void> {
     const { stream, choice } = this.request;
+    if (kind === "audio" ? !choice.wantAudio : !choice.wantVideo) {
+      this.notice.textContent = `You joined without a ${kind === "audio" ? "microphone" : "camera"}. Leave and join again to use one.`;
+      return;
+    }
     try {
       const got = await capture({ ...choice, wantAudio: kind === "audio", wantVideo: kind === "video", audio: device || undefined, video: device || undefined });
       const track = got.stream.getTracks()[0];
@@ -181,7 +194,10 @@ export class MeetingPage {
       }
       stream.addTrack(track);
       if (kind === "audio") track.enabled = !this.muted;
-      else this.cameraOff = false;
+      else {
+        this.cameraOff = false;
+        this.drawCamera();
+      }
       await this.sender(kind)?.replaceTrack(track);
       this.self.srcObject = stream;
       this.notice.textContent = "";
@@ -256,7 +272,7 @@ export class MeetingPage {
   private drawPeople(): void {
     const dominant = this.slots.of("video")[0]?.source || this.slots.of("audio")[0]?.source;
     const rows = [...(this.roster?.participants.values() ?? [])].map((p) => {
-      const marks = [p.sources.includes(dominant ?? 0) ? "speaking" : "", p.audioMuted ? "muted" : "", p.status !== "connected" ? p.status : ""].filter(Boolean);
+      const marks = [p.sources.includes(dominant ?? 0) ? "speaking" : "", p.audioMuted ? "listening" : "", p.status !== "connected" ? p.status : ""].filter(Boolean);
       return h("li", { "data-entity": p.entity }, p.name, marks.length > 0 ? h("small", {}, ` ${marks.join(", ")}`) : undefined);
     });
     replace(this.people, ...rows);

@@ -1,0 +1,281 @@
+// What a user meets on the page: a connection that drops, errors, accounts, devices, keys, a phone's narrow screen.
+
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { after, before, test } from "node:test";
+import { Browser } from "./browser.mjs";
+import { Lab } from "./lab.mjs";
+import { speech, y4m } from "./media.mjs";
+import { Proxy } from "./proxy.mjs";
+
+const directory = mkdtempSync(`${tmpdir()}/rostrum-page-`);
+let lab, proxy, files;
+const ends = new Map();
+
+before(async () => {
+  lab = await Lab.start(directory);
+  proxy = await Proxy.start(Number(new URL(lab.info.web_local).port));
+  files = { speech: speech(`${directory}/voice.wav`, 48000, 1, "demo-congrats"), picture: y4m(`${directory}/picture.y4m`, [30, 30, 230]) };
+});
+
+after(async () => {
+  for (const end of [...ends.values()].reverse()) await end.stop();
+  await proxy?.cut();
+  await lab?.stop();
+  if (!process.env.ROSTRUM_KEEP) rmSync(directory, { recursive: true, force: true });
+  else console.log(`kept ${directory}`);
+});
+
+async function open(name, options) {
+  const end = await Browser.start({ name, directory, url: lab.info.web_local, meeting: "standup", ...files, ...options });
+  ends.set(name, end);
+  return end;
+}
+
+async function stop(name) {
+  await ends.get(name).stop();
+  ends.delete(name);
+}
+
+const people = async () => (await lab.api("/meetings/standup")).participants;
+const text = (end, selector) => end.page.textContent(selector);
+
+/** Calls `check` until it gives true; fails with what it last gave after `ms`. */
+async function until(what, ms, check) {
+  const begin = Date.now();
+  for (;;) {
+    const last = await check();
+    if (last === true) return;
+    if (Date.now() - begin > ms) throw new Error(`${what}: not within ${ms} ms: ${JSON.stringify(last)}`);
+    await new Promise((r) => setTimeout(r, 50));
+  }
+}
+
+async function nothingLeft() {
+  await until("no leg, port or dialog is left", 5000, async () => {
+    const counts = await lab.api("/counts");
+    return (counts.dialogs === 0 && counts.switch_legs === 0 && counts.ports === 0) || counts;
+  });
+}
+
+async function screenshot(end, name) {
+  if (process.env.ROSTRUM_SCREENSHOTS) await end.screenshot(`${process.env.ROSTRUM_SCREENSHOTS}/${name}.png`);
+}
+
+async function listed(end, names) {
+  await until(`${end.name}'s page lists ${names}`, 5000, async () => {
+    const rows = await end.page.$$eval(".people li", (all) => all.map((e) => e.firstChild.textContent));
+    return JSON.stringify(rows.sort()) === JSON.stringify(names) || rows;
+  });
+  await until("nobody who has a microphone is shown as a listener", 2000, async () => {
+    const rows = await end.page.$$eval(".people li", (all) => all.map((e) => e.textContent));
+    return !rows.some((r) => /listening/.test(r)) || rows;
+  });
+}
+
+/** Cuts the line between page and server for a second; resolves when the page has registered over a new one. */
+async function drop(end) {
+  const sent = end.sent.length;
+  const received = end.received.length;
+  await proxy.cut();
+  const at = Date.now();
+  await until("the page says that it reconnects", 3000, async () => /Reconnecting/.test(await text(end, "[role=status]")) || text(end, "[role=status]"));
+  const packets = await end.packets();
+  await new Promise((r) => setTimeout(r, Math.max(0, 1000 - (Date.now() - at))));
+  await until("media flow without the connection", 1000, async () => (await end.packets()) > packets);
+  assert.match(await text(end, "[role=status]"), /Reconnecting/);
+  await proxy.mend();
+  await until("the page has registered again", 8000, () => end.sent.slice(sent).some((m) => /^REGISTER /.test(m)) && end.received.slice(received).some((m) => /^SIP\/2\.0 200[^]*\r\nCSeq: \d+ REGISTER/i.test(m)));
+  await until("the dialog goes on", 5000, () => {
+    const update = end.sent.slice(sent).find((m) => /^(UPDATE|INVITE) /.test(m));
+    const cseq = update && new RegExp(`^SIP/2\\.0 200[^]*\\r\\nCSeq: ${update.match(/\r\nCSeq: (.*)\r\n/)[1]}\r\n`, "i");
+    return (update !== undefined && end.received.slice(received).some((m) => cseq.test(m))) || end.sent.slice(sent).map((m) => m.split("\r\n")[0]);
+  });
+  await until("the page says that it is connected", 3000, async () => (await text(end, "[role=status]")) === "Connected" || text(end, "[role=status]"));
+}
+
+test("an account and a guest see each other's names", async () => {
+  const alice = await open("Alice", { account: lab.account("alice"), url: proxy.url });
+  await screenshot(alice, "join");
+  await alice.join();
+  const bob = await open("Bob", { browser: alice.browser });
+  await bob.join();
+  for (const end of [alice, bob]) await listed(end, ["Alice", "Bob"]);
+  assert.deepEqual((await people()).map((p) => p.uri.split("@")[0]).includes("sip:alice"), true);
+});
+
+test("keys mute, stop the camera and open the statistics", async () => {
+  const { page } = ends.get("Alice");
+  const pressed = (id) => page.getAttribute(`#${id}`, "aria-pressed");
+  await page.keyboard.press("m");
+  assert.equal(await pressed("mute"), "false");
+  await page.keyboard.press("M");
+  assert.equal(await pressed("mute"), "true");
+  assert.equal(await text(ends.get("Alice"), "#mute"), "Unmute");
+  await page.keyboard.press("v");
+  await until("the camera is off", 2000, async () => (await pressed("camera-off")) === "true");
+  const sending = () => page.evaluate(() => window.rostrum.pc.getTransceivers().find((t) => t.receiver.track.kind === "video").sender.track?.readyState ?? "none");
+  assert.equal(await sending(), "none");
+  await page.keyboard.press("v");
+  await until("the camera is on again", 3000, async () => (await pressed("camera-off")) === "false" && (await sending()) === "live");
+  await page.keyboard.press("s");
+  assert.equal(await page.isVisible(".panel"), true);
+});
+
+test("a microphone is changed in the middle of the meeting", async () => {
+  const { page } = ends.get("Alice");
+  await page.keyboard.press("m");
+  const options = await page.$$eval("#use-microphone option", (all) => all.map((o) => o.value));
+  assert.ok(options.length > 1, `several microphones: ${options}`);
+  const now = await page.inputValue("#use-microphone");
+  const other = options.find((o) => o !== now);
+  await page.selectOption("#use-microphone", other);
+  const used = () => page.evaluate(() => window.rostrum.pc.getTransceivers()[0].sender.track.getSettings().deviceId);
+  await until("the other microphone is sent", 3000, async () => (await used()) === other || used());
+  assert.equal(await text(ends.get("Alice"), "p[role=alert]"), "");
+  await page.selectOption("#use-microphone", now);
+  await until("the first microphone is sent again", 3000, async () => (await used()) === now || used());
+  await page.focus("#mute");
+  await ends.get("Alice").speak(false);
+});
+
+test("the statistics show streams, slots and who held them", async () => {
+  const { page } = ends.get("Alice");
+  await ends.get("Bob").speak(true);
+  await until("the statistics name Bob", 8000, async () => {
+    const panel = await page.innerText(".panel");
+    const rows = await page.$$eval(".panel tbody tr", (all) => all.map((r) => [...r.cells].map((c) => c.textContent)));
+    const audio = rows.find((r) => r[0] === "in audio");
+    const video = rows.find((r) => r[0] === "in video");
+    // on one machine loss, jitter and round trips may well round to nothing
+    const measured = [audio, video].every((r) => r?.slice(6, 9).every((c) => /^\d+\.\d$/.test(c)));
+    const held = rows.some((r) => r[0] === "audio 0" && r[1] === "Bob" && Number(r[3]) > 0);
+    const switched = rows.some((r) => r[3] === "Bob" && /^audio/.test(r[1]));
+    const heads = ["codec", "loss %", "jitter ms", "RTT ms"].every((c) => panel.includes(c));
+    return (heads && audio?.[2] === "opus" && video?.[2] === "VP8" && measured && held && switched) || rows;
+  });
+  await screenshot(ends.get("Alice"), "desktop");
+  await page.keyboard.press("s");
+  await screenshot(ends.get("Alice"), "desktop-plain");
+});
+
+test("a phone's screen shows the speaker and every control without scrolling sideways", async () => {
+  const { page } = ends.get("Alice");
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.evaluate(() => new Promise(requestAnimationFrame));
+  await screenshot(ends.get("Alice"), "phone");
+  assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
+  for (const id of ["mute", "camera-off", "stats", "leave", "video-0"]) {
+    const box = await page.locator(`#${id}`).boundingBox();
+    assert.ok(box && box.x >= 0 && box.x + box.width <= 390 && box.y >= 0 && box.y + box.height <= 844, `${id} is on the screen: ${JSON.stringify(box)}`);
+    if (id !== "video-0") assert.ok(box.height >= 40, `${id} is large enough for a finger`);
+  }
+  await page.setViewportSize({ width: 1100, height: 700 });
+});
+
+test("a dropped connection comes back by itself while the media go on", async () => {
+  const alice = ends.get("Alice");
+  const bob = ends.get("Bob");
+  await bob.speak(true);
+  const before = Object.fromEntries((await people()).map((p) => [p.display, p.source]));
+  await drop(alice);
+  assert.deepEqual(Object.fromEntries((await people()).map((p) => [p.display, p.source])), before);
+  await bob.leave();
+  await listed(alice, ["Alice"]);
+  await bob.join();
+  await listed(alice, ["Alice", "Bob"]);
+  await alice.leave();
+  assert.match(await text(alice, "#problem"), /You left/);
+  await bob.leave();
+  await nothingLeft();
+});
+
+test("errors say what to do", async () => {
+  const alice = ends.get("Alice");
+  const fails = async (change, pattern) => {
+    await alice.fillIn();
+    await change(alice.page);
+    await alice.page.click("#join");
+    await until(`the page says ${pattern}`, 10_000, async () => {
+      const said = await text(alice, "#problem").catch(() => "");
+      return pattern.test(said) || said;
+    });
+    assert.equal(await alice.page.isEnabled("#join"), true);
+  };
+  await fails((page) => page.fill("#password", "wrong"), /password is wrong.*try again/i);
+  await fails((page) => page.fill("#meeting", "nowhere!"), /no such meeting.*check its name/i);
+  await fails(async (page) => {
+    await page.uncheck("#account");
+    await page.fill("#meeting", "members-only");
+  }, /does not exist or lets no guests in.*sign in/i);
+  await proxy.cut();
+  await fails(async () => {}, /no sip connection.*try again/i);
+  await proxy.mend();
+  await nothingLeft();
+});
+
+test("the page is used with the keyboard alone", async () => {
+  const { page } = ends.get("Bob");
+  await page.reload();
+  await page.waitForFunction(() => document.querySelector("#preview")?.srcObject?.getTracks().length === 2);
+  await page.focus("#name");
+  await page.keyboard.press("Control+A");
+  await page.keyboard.type("Bob");
+  await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "meeting");
+  await page.keyboard.press("Enter");
+  await page.waitForFunction(() => window.rostrum.client?.established, null, { timeout: 15_000 });
+  for (let i = 0; i < 20 && (await page.evaluate(() => document.activeElement.id)) !== "leave"; i++) await page.keyboard.press("Tab");
+  assert.equal(await page.evaluate(() => document.activeElement.id), "leave");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("#join");
+  await nothingLeft();
+});
+
+test("a refused microphone or none at all is explained, and listening goes on without", async () => {
+  await stop("Bob");
+  for (const [name, options, pattern] of [
+    ["Refused", { permission: false }, /not allowed.*Allow them/],
+    ["Bare", { devices: false }, /No microphone or camera was found.*listen only/],
+  ]) {
+    const end = await open(name, options);
+    await until("the page says what to do", 5000, async () => pattern.test(await text(end, "#problem")) || text(end, "#problem"));
+    assert.equal(await end.page.isVisible("#retry"), true);
+    await end.join();
+    assert.equal((await people()).length, 1);
+    await end.leave();
+    await stop(name);
+  }
+  await nothingLeft();
+});
+
+test("https needs one exception for the self-signed certificate", async () => {
+  const end = await open("Careful", { certificates: "check", url: lab.info.web });
+  await assert.rejects(end.open(), /ERR_CERT/);
+  await end.page.click("#details-button");
+  await end.page.click("#proceed-link");
+  await end.page.waitForSelector("#join");
+  await end.join();
+  assert.equal(await end.page.evaluate(() => location.protocol), "https:");
+  await end.leave();
+  await stop("Careful");
+});
+
+test("localhost needs no exception, and the server's end ends the page's meeting", async (t) => {
+  await stop("Alice");
+  const end = await open("Alice", { certificates: "check", url: proxy.url });
+  await end.open();
+  await end.join();
+  const other = await open("Bob", { browser: end.browser });
+  await other.join();
+  await other.speak(true);
+  await drop(end);
+  const received = end.received.length;
+  assert.equal(await lab.stop(), 0);
+  await end.page.waitForSelector("#join", { timeout: 10_000 });
+  assert.ok(end.received.slice(received).some((m) => /^BYE /.test(m)), "the BYE came over the new connection");
+  const said = await text(end, "#problem");
+  t.diagnostic(said);
+  assert.match(said, /The meeting .*ended/);
+});
