@@ -20,6 +20,9 @@ const CONNECT: Duration = Duration::from_secs(1);
 const READ: Duration = Duration::from_secs(1);
 /// Pause after all members were tried in vain.
 const ROUND: Duration = Duration::from_millis(100);
+/// A try with less time than this (and the pause before it) is not begun: it would end unclear, though nothing of it
+/// was done.
+const LEAST: Duration = Duration::from_millis(150);
 /// TCP's own probes of idle connections.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -133,7 +136,7 @@ impl Endpoints {
             };
             self.move_on(at);
             tried += 1;
-            if Instant::now() >= deadline {
+            if Instant::now() + LEAST >= deadline {
                 return Err(StoreError::Unavailable(why));
             }
             if tried % self.members.len() == 0 {
