@@ -17,6 +17,11 @@ const SUITES: [SrtpSuite; 4] = [
     SrtpSuite::AesCm128HmacSha1_32,
 ];
 
+/// What a participant may speak.
+const AUDIO_CODECS: [&str; 5] = ["opus", "G722", "PCMU", "PCMA", "telephone-event"];
+/// What a participant may show.
+const VIDEO_CODECS: [&str; 4] = ["VP8", "VP9", "H264", "AV1"];
+
 /// One meeting manager: the other end of every call to a meeting.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -281,6 +286,12 @@ impl Config {
             let instead = "write as much or more";
             return Err(invalid("session_expires", "is below session_min", instead));
         }
+        codecs("audio_codecs", &self.audio_codecs, &AUDIO_CODECS)?;
+        codecs("video_codecs", &self.video_codecs, &VIDEO_CODECS)?;
+        if self.audio_codecs.is_empty() {
+            let instead = "write for example [\"opus\", \"G722\", \"PCMU\", \"PCMA\"]";
+            return Err(invalid("audio_codecs", "nobody could be heard", instead));
+        }
         let mut meetings = BTreeMap::new();
         for meeting in &self.meetings {
             let id = meeting_id("meetings.id", &meeting.id)?;
@@ -343,6 +354,19 @@ impl Config {
     }
 }
 
+/// Names in SDP are compared without regard to case (RFC 4566 §6).
+fn codecs(key: &'static str, names: &[String], known: &[&str]) -> Result<(), Invalid> {
+    let unknown = |name: &&String| !known.iter().any(|k| k.eq_ignore_ascii_case(name));
+    match names.iter().find(unknown) {
+        None => Ok(()),
+        Some(name) => Err(invalid(
+            key,
+            format!("{name:?} is no codec that is served here"),
+            format!("write some of {}", known.join(", ")),
+        )),
+    }
+}
+
 fn meeting_id(key: &'static str, name: &str) -> Result<MeetingId, Invalid> {
     MeetingId::new(name).ok_or_else(|| {
         invalid(
@@ -400,6 +424,9 @@ mod tests {
         assert_eq!(bad(|c| c.domain.clear()), "domain");
         assert_eq!(bad(|c| c.session_min = 10), "session_min");
         assert_eq!(bad(|c| c.session_expires = 89), "session_expires");
+        assert_eq!(bad(|c| c.audio_codecs.push("opsu".into())), "audio_codecs");
+        assert_eq!(bad(|c| c.audio_codecs.clear()), "audio_codecs");
+        assert_eq!(bad(|c| c.video_codecs.push("opus".into())), "video_codecs");
         assert_eq!(bad(|c| c.factory = "a b".into()), "factory");
         assert_eq!(
             bad(|c| c.trusted_networks.push("x".into())),

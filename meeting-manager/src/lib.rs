@@ -94,6 +94,7 @@ impl MeetingManager {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         config.check()?;
+        metrics::describe();
         let (transports, sip) = Transports::bind(&listeners(&config), None, Options::default())?;
         let advertised = advertised(&config, &transports);
         let sent_by = advertised

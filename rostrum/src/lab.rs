@@ -177,6 +177,12 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
             .collect::<Vec<_>>()
     };
     let loopback = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port(offset)));
+    // the registrar reaches the manager from the cards it listens on, which may all be of one family
+    let inner: IpAddr = match args.host {
+        Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
+        _ => Ipv4Addr::LOCALHOST.into(),
+    };
+    let beside = |offset: u16| SocketAddr::new(inner, port(offset));
     let aliases: Vec<String> = ["localhost", "127.0.0.1"]
         .iter()
         .filter(|a| **a != domain)
@@ -223,8 +229,8 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
     manager.id = "lab".into();
     manager.domain = domain.to_owned();
     manager.aliases.clone_from(&config.registrar.aliases);
-    manager.udp = vec![loopback(5)];
-    manager.tcp = vec![loopback(5)];
+    manager.udp = vec![beside(5)];
+    manager.tcp = vec![beside(5)];
     manager.trusted_networks.push(host.to_string());
     manager.meetings = MEETINGS
         .iter()

@@ -134,10 +134,8 @@ async fn get(api: &str, path: &str) -> Result<Value, String> {
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .ok_or_else(|| format!("{api}: not an HTTP answer"))?;
-    let value: Value = serde_json::from_str(body).map_err(|e| format!("{api}: {e}"))?;
-    if head.split_whitespace().nth(1) == Some("200") {
-        Ok(value)
-    } else {
-        Err(text(&value["detail"]))
+    if head.split_whitespace().nth(1) != Some("200") {
+        return Err(body.trim().to_owned());
     }
+    serde_json::from_str(body).map_err(|e| format!("{api}: {e}"))
 }

@@ -526,6 +526,14 @@ impl Router<'_> {
                 return Decision::Park;
             }
         }
+        let stopping = !self.members.is_empty() && self.members.values().all(|m| m.draining);
+        if stopping && !in_dialog(message) {
+            // RFC 3261 §16.7 step 6: their own 503 would become a 500 here, and they would all give one.
+            return Decision::Refuse(
+                Refusal::new(503, "Meeting Managers Are Stopping")
+                    .with(HeaderName::RetryAfter, "60"),
+            );
+        }
         let key = if self.factories.contains(meeting) && !in_dialog(message) {
             // Every call to the factory makes a meeting: spread them.
             message.call_id()

@@ -99,6 +99,26 @@ fn draining_manager_gets_no_new_meeting() {
 }
 
 #[test]
+fn new_meetings_are_refused_where_all_managers_drain_and_running_ones_go_on() {
+    let mut world = World::new().with_members();
+    world
+        .core
+        .handle_owner(world.now, world.wall, "lobby", Some("m1".into()));
+    for number in [1, 2] {
+        let mut draining = member(number);
+        draining.draining = true;
+        world
+            .core
+            .handle_member(world.now, world.wall, &format!("m{number}"), Some(draining));
+    }
+    world.invite("alice", udp(1), "sip:fresh@example.org");
+    let refused = world.take_status(503);
+    assert!(refused.header(HeaderName::RetryAfter).is_some());
+    world.invite("alice", udp(1), LOBBY);
+    world.take_request("INVITE", member_hop(1));
+}
+
+#[test]
 fn calls_to_a_factory_are_spread_over_the_managers() {
     let mut world = World::new().with_members();
     world.core.handle_factories(["new".to_owned()].into());

@@ -1,5 +1,10 @@
 //! `rostrum lab` as a child process, for tests that talk to it over real sockets.
 
+#![allow(dead_code)] // each test file uses its part
+
+pub mod phone;
+pub mod sipp;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -17,7 +22,6 @@ pub struct Lab {
     pub directory: tempfile::TempDir,
 }
 
-#[allow(dead_code)] // each test file uses its part
 impl Lab {
     /// Starts it on free ports and waits until it says where everything is.
     pub fn start() -> Self {
@@ -26,13 +30,18 @@ impl Lab {
 
     /// The same with more arguments, going on with what a folder holds.
     pub fn start_in(directory: tempfile::TempDir, more: &[&str]) -> Self {
+        Self::start_on("127.0.0.1", directory, more)
+    }
+
+    /// The same on another address of this machine.
+    pub fn start_on(host: &str, directory: tempfile::TempDir, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rostrum"))
             .args([
                 "lab",
                 "--port-base",
                 "0",
                 "--host",
-                "127.0.0.1",
+                host,
                 "--json",
                 "--data",
             ])
@@ -131,9 +140,14 @@ impl Lab {
     }
 
     /// Ctrl-C; the exit code, and the folder for another start.
-    pub fn stop(mut self) -> (Option<i32>, tempfile::TempDir) {
+    pub fn stop(self) -> (Option<i32>, tempfile::TempDir) {
         self.interrupt();
-        let code = self.child.wait().expect("a child").code();
+        self.ended()
+    }
+
+    /// Waits for its end; the exit code, and the folder for another start.
+    pub fn ended(mut self) -> (Option<i32>, tempfile::TempDir) {
+        let code = exit_code(&mut self.child);
         let directory = std::mem::replace(
             &mut self.directory,
             tempfile::tempdir().expect("a temporary folder"),
@@ -143,12 +157,45 @@ impl Lab {
 
     /// Sends SIGINT.
     pub fn interrupt(&self) {
-        let pid = self.child.id().to_string();
-        let sent = Command::new("kill")
-            .args(["-INT", &pid])
-            .status()
-            .expect("kill runs");
-        assert!(sent.success());
+        signal(&self.child, "-INT");
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        signal(&self.child, "-TERM");
+    }
+}
+
+/// Sends a signal to a child.
+pub fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill")
+        .args([name, &child.id().to_string()])
+        .status()
+        .expect("kill runs");
+    assert!(sent.success());
+}
+
+/// How it ended, which must be within a few seconds; `None`: by a signal.
+pub fn exit_code(child: &mut Child) -> Option<i32> {
+    let mut code = None;
+    eventually("the process to end", || {
+        let status = child.try_wait().expect("a child");
+        code = status.and_then(|s| s.code());
+        status.is_some()
+    });
+    code
+}
+
+/// Waits until `check` holds; fails after some seconds.
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while !check() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(8),
+            "waited for {what}"
+        );
+        // polled: the other end is a process that does not call back
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
@@ -164,22 +211,31 @@ impl Drop for Lab {
 
 /// HTTP GET of a plain `http://host:port/path`; the body of a 200.
 pub fn get(url: &str) -> String {
+    let (status, body) = http("GET", url, "");
+    assert_eq!(status, 200, "{url}: {body}");
+    body
+}
+
+/// One HTTP request; status and body of the answer.
+pub fn http(method: &str, url: &str, body: &str) -> (u16, String) {
     let rest = url.strip_prefix("http://").expect("a plain URL");
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let mut stream = TcpStream::connect(host).expect("connects");
-    write!(stream, "GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n").expect("writes");
+    write!(
+        stream,
+        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("writes");
     let mut answer = String::new();
     stream.read_to_string(&mut answer).expect("reads");
     let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    assert!(
-        head.split_whitespace().nth(1) == Some("200"),
-        "{url}: {head}\n{body}"
-    );
-    body.to_owned()
+    let status = head.split_whitespace().nth(1).and_then(|s| s.parse().ok());
+    (status.expect("a status"), body.to_owned())
 }
 
 /// A folder of shared test data; `None`, said plainly, where there is none outside CI.
-#[allow(dead_code)]
 pub fn shared(folder: &str) -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
     let root = std::env::var_os("ROSTRUM_SHARED").map_or(beside, PathBuf::from);

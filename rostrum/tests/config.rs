@@ -1,0 +1,193 @@
+//! `rostrum config` and `rostrum user` as an operator uses them.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use common::phone::{Phone, status};
+use common::{Lab, eventually};
+
+fn rostrum(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rostrum"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ROSTRUM_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command) -> Output {
+    command.output().expect("rostrum runs")
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn file(directory: &Path, text: &str) -> PathBuf {
+    let path = directory.join("rostrum.toml");
+    std::fs::write(&path, text).expect("writes");
+    path
+}
+
+fn check(path: &Path) -> Command {
+    rostrum(&["config", "check", path.to_str().expect("UTF-8 path")])
+}
+
+#[test]
+fn the_default_configuration_passes_the_check() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let default = run(&mut rostrum(&["config", "default"]));
+    assert!(default.status.success(), "{}", errors(&default));
+    let path = file(directory.path(), &String::from_utf8_lossy(&default.stdout));
+    let checked = run(&mut check(&path));
+    assert!(checked.status.success(), "{}", errors(&checked));
+}
+
+#[test]
+fn each_mistake_is_told_with_file_line_and_what_to_write_instead() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let mistakes = [
+        (
+            "[registrar]\ndomian = \"example.org\"\n",
+            2,
+            "did you mean domain?",
+        ),
+        ("\n[registrar]\nudp = [\"5060\"]\n", 3, "0.0.0.0:5060"),
+        (
+            "[switch]\nadvertise = [\"media.example.org\"]\n",
+            2,
+            "192.0.2.7",
+        ),
+        (
+            "[admin]\nlisten = \"127.0.0.1:7070\"\n[switch]\ncontrol = \"127.0.0.1:7070\"\n",
+            4,
+            "another port",
+        ),
+        (
+            "[meeting_manager]\naudio_codecs = [\"opus\", \"mp3\"]\n",
+            2,
+            "G722",
+        ),
+        ("[meeting_manager]\nvideo_codecs = [\"VP7\"]\n", 2, "VP8"),
+        (
+            "[switch]\nplain_ports = [30000, 20000]\n",
+            2,
+            "[20000, 29999]",
+        ),
+        ("[log]\nformat = \"xml\"\n", 2, "json"),
+    ];
+    for (text, line, instead) in mistakes {
+        let path = file(directory.path(), text);
+        let checked = run(&mut check(&path));
+        let told = errors(&checked);
+        assert_eq!(checked.status.code(), Some(1), "{text}\n{told}");
+        assert!(
+            told.contains(&format!("{}:{line}:", path.display())),
+            "{text}\n{told}"
+        );
+        assert!(told.contains(instead), "{text}\n{told}");
+        assert!(!told.contains("panicked"), "{told}");
+    }
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told_with_the_command_that_writes_one() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let checked = run(&mut check(&directory.path().join("none.toml")));
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(errors(&checked).contains("rostrum config default"));
+}
+
+#[test]
+fn an_environment_variable_overrides_the_file_and_is_named_in_its_error() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    // a clash that only the override resolves, so that passing proves it was read
+    let path = file(
+        directory.path(),
+        "[admin]\nlisten = \"127.0.0.1:7070\"\n[switch]\ncontrol = \"127.0.0.1:7070\"\n",
+    );
+    let variable = "ROSTRUM_SWITCH__CONTROL";
+    let good = run(check(&path).env(variable, "127.0.0.1:7071"));
+    assert!(good.status.success(), "{}", errors(&good));
+    let bad = run(check(&path).env(variable, "nowhere"));
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(errors(&bad).contains(variable), "{}", errors(&bad));
+}
+
+fn user(arguments: &[&str], users: &Path) -> Output {
+    let file = users.to_str().expect("UTF-8 path");
+    let mut command = rostrum(&["user"]);
+    run(command
+        .args(arguments)
+        .args(["--file", file, "--realm", "rostrum"]))
+}
+
+#[test]
+fn users_are_added_listed_and_removed() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let users = directory.path().join("users.toml");
+    let added = user(
+        &[
+            "add",
+            "erin",
+            "--password",
+            "secret",
+            "--display",
+            "Erin E.",
+        ],
+        &users,
+    );
+    assert!(added.status.success(), "{}", errors(&added));
+    let text = std::fs::read_to_string(&users).expect("a file");
+    assert!(!text.contains("secret"), "a password in {text}");
+    let listed = user(&["list"], &users);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "erin\tErin E.\n");
+    assert!(user(&["remove", "erin"], &users).status.success());
+    assert!(user(&["list"], &users).stdout.is_empty());
+    let unknown = user(&["remove", "erin"], &users);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(errors(&unknown).contains("no user \"erin\""));
+}
+
+#[test]
+fn names_that_cannot_stand_in_an_address_are_refused() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let users = directory.path().join("users.toml");
+    for name in ["", "two words", "a:b", "a@b", "guest-1", "x\ny"] {
+        let added = user(&["add", name, "--password", "secret"], &users);
+        assert_eq!(added.status.code(), Some(1), "{name:?}");
+        assert!(errors(&added).contains("cannot be a user name"), "{name:?}");
+    }
+    let empty = user(&["add", "erin", "--password", ""], &users);
+    assert_eq!(empty.status.code(), Some(1));
+    assert!(!users.exists());
+}
+
+#[test]
+fn a_running_registrar_notices_users_that_come_and_go() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let lab = Lab::start_in(folder, &["--log", "info"]);
+    let users = lab.directory.path().join("data/users.toml");
+    let read = |times: usize| {
+        eventually("the users' file to be read", || {
+            lab.log().matches("users' file read").count() >= times
+        });
+    };
+    let register = || {
+        let mut phone = Phone::udp(lab.sip("udp"), lab.domain(), ("erin", "secret"));
+        status(&phone.register(60))
+    };
+    assert_ne!(register(), 200);
+    assert!(
+        user(&["add", "erin", "--password", "secret"], &users)
+            .status
+            .success()
+    );
+    read(1);
+    assert_eq!(register(), 200);
+    assert!(user(&["remove", "erin"], &users).status.success());
+    read(2);
+    assert_ne!(register(), 200);
+}
