@@ -55,7 +55,7 @@ impl Default for Config {
             capacity: 2_000,
             socket_buffer: 4 << 20,
             video_bitrate: 2_500_000,
-            speaker_interval: 100,
+            speaker_interval: 40,
         }
     }
 }
@@ -135,7 +135,7 @@ impl Config {
             );
         }
         if !(10..=2000).contains(&self.speaker_interval) {
-            return invalid("speaker_interval", "must be 10 to 2000 ms", "write 100");
+            return invalid("speaker_interval", "must be 10 to 2000 ms", "write 40");
         }
         Ok(())
     }
