@@ -214,9 +214,10 @@ enum State {
 pub struct Association {
     endpoint: Endpoint,
     config: Arc<HandshakeConfig>,
-    /// A server begins with GCM only, since rtc-dtls would follow the client's order and browsers
-    /// put counter mode first. A client without GCM is read again with this.
-    fallback: Option<Arc<HandshakeConfig>>,
+    /// A server begins with its best profile only, since rtc-dtls would follow the client's order
+    /// and browsers put counter mode first. A client without it is read again with the next, last
+    /// of these first.
+    fallbacks: Vec<Arc<HandshakeConfig>>,
     /// What came before our first answer, for that second reading; bounded like all of it.
     hello: Vec<BytesMut>,
     role: Role,
@@ -234,13 +235,12 @@ pub fn is_dtls(datagram: &[u8]) -> bool {
 
 const HANDSHAKE_RECORD: u8 = 22;
 
-/// A third the cost of counter mode with HMAC-SHA1, so preferred; best first.
-const GCM: [SrtpProtectionProfile; 2] = [
+/// Cheapest first: GCM costs a third of counter mode with HMAC-SHA1, and 256 bits a tenth more than 128.
+const PROFILES: [SrtpProtectionProfile; 3] = [
     SrtpProtectionProfile::Srtp_Aead_Aes_128_Gcm,
     SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
+    SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
 ];
-const COUNTER_MODE: [SrtpProtectionProfile; 1] =
-    [SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80];
 
 impl Association {
     /// An association that has not begun.
@@ -260,15 +260,22 @@ impl Association {
         let configure = |profiles: &[SrtpProtectionProfile]| {
             configure(identity, role, profiles, &fingerprints, &wrong_fingerprint)
         };
-        let all = configure(&[&GCM[..], &COUNTER_MODE[..]].concat())?;
-        let (config, fallback) = match role {
-            Role::Client => (all, None),
-            Role::Server => (configure(&GCM)?, Some(all)),
+        let (config, fallbacks) = match role {
+            Role::Client => (configure(&PROFILES)?, Vec::new()),
+            Role::Server => {
+                let [best, others @ ..] = &PROFILES;
+                let others = others.iter().rev();
+                let fallbacks = others.map(|one| configure(std::slice::from_ref(one)));
+                (
+                    configure(std::slice::from_ref(best))?,
+                    fallbacks.collect::<Result<_, _>>()?,
+                )
+            }
         };
         Ok(Self {
             endpoint: new_endpoint(role, &config),
             config,
-            fallback,
+            fallbacks,
             hello: Vec::new(),
             role,
             state: State::Waiting,
@@ -349,20 +356,24 @@ impl Association {
     }
 
     fn read(&mut self, datagram: BytesMut, now: Instant) -> Result<Vec<EndpointEvent>, Error> {
-        if self.fallback.is_some() {
+        if !self.fallbacks.is_empty() {
             self.hello.push(datagram.clone());
         }
-        let result = self.endpoint.read(now, PEER, None, datagram);
-        if let Err(Error::ErrServerNoMatchingSrtpProfile) = result
-            && let Some(config) = self.fallback.take()
+        let mut result = self.endpoint.read(now, PEER, None, datagram);
+        while let Err(Error::ErrServerNoMatchingSrtpProfile) = result
+            && let Some(config) = self.fallbacks.pop()
         {
             self.endpoint = new_endpoint(self.role, &config);
             self.config = config;
             let mut events = Vec::new();
-            for datagram in std::mem::take(&mut self.hello) {
-                events.extend(self.endpoint.read(now, PEER, None, datagram)?);
-            }
-            return Ok(events);
+            result = self
+                .hello
+                .iter()
+                .try_for_each(|datagram| {
+                    events.extend(self.endpoint.read(now, PEER, None, datagram.clone())?);
+                    Ok(())
+                })
+                .map(|()| events);
         }
         result
     }
@@ -467,7 +478,7 @@ impl Association {
     pub fn poll_transmit(&mut self) -> Option<BytesMut> {
         let transmit = self.endpoint.poll_transmit()?;
         // The hello was understood.
-        self.fallback = None;
+        self.fallbacks = Vec::new();
         self.hello = Vec::new();
         Some(transmit.message)
     }

@@ -106,7 +106,7 @@ fn a_client_with_an_rsa_certificate_connects() {
     if let Some(keys) = handshake(
         folder.path(),
         &key,
-        "SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_128_GCM",
+        "SRTP_AES128_CM_SHA1_80:SRTP_AEAD_AES_256_GCM:SRTP_AEAD_AES_128_GCM",
     ) {
         assert_eq!(
             keys.profile.name(),
