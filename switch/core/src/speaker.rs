@@ -424,6 +424,16 @@ impl SpeakerDetector {
     pub fn active(&self) -> &[SourceId] {
         &self.active
     }
+
+    /// Who fills audio slots, the loudest of the last 100 ms first.
+    #[must_use]
+    pub fn loudest_first(&self) -> Vec<SourceId> {
+        let mut active = self.active.clone();
+        active.sort_by_key(|id| {
+            std::cmp::Reverse(self.participants.get(id).map_or(0, |p| p.smoothed))
+        });
+        active
+    }
 }
 
 #[cfg(test)]
@@ -568,6 +578,7 @@ mod tests {
         );
         assert!(meeting.detector.active().contains(&D));
         assert!(!meeting.detector.active().contains(&C));
+        assert_eq!(meeting.detector.loudest_first()[0], D);
     }
 
     #[test]

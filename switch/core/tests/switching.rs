@@ -538,6 +538,27 @@ fn silence_of_a_leg_is_reported_once_and_its_first_packet_too() {
 }
 
 #[test]
+fn a_listener_whose_ice_never_ends_is_reported() {
+    let mut b = Bench::with(&["a"], &Shape::default());
+    let mut viewer = leg("b", 2, &Shape::default());
+    for media in &mut viewer.media {
+        media.receive = false;
+    }
+    viewer.transports[0].ice = Some(control::Ice::default());
+    b.join("b", viewer);
+    for _ in 0..31 {
+        b.ms(1_000);
+        b.talk_only("a", 1);
+    }
+    let timeouts = b.kinds(Event::MediaTimeout);
+    let told: Vec<_> = timeouts.iter().map(|e| (&*e.leg, &*e.reason)).collect();
+    assert_eq!(
+        told,
+        [("b", "no media path for 30 s: ICE or DTLS did not finish")]
+    );
+}
+
+#[test]
 fn who_is_heard_is_told_at_most_ten_times_a_second() {
     let mut b = Bench::with(
         &["a", "b", "c", "d"],

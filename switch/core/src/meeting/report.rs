@@ -169,12 +169,17 @@ impl Meeting {
             let key = leg.key;
             let due = leg.next_report <= now;
             let silent = now.saturating_duration_since(leg.last_heard) >= self.policy.media_timeout;
-            let expects = leg.media.iter().any(|m| m.stream.is_some());
+            let unready = leg.transports.iter().any(|t| !t.ready);
+            let expects = unready || leg.media.iter().any(|m| m.stream.is_some());
             let timed_out = silent && expects && !leg.timed_out;
             if timed_out {
                 leg.timed_out = true;
                 let seconds = self.policy.media_timeout.as_secs_f32();
-                let reason = format!("no media for {seconds} s");
+                let reason = if unready {
+                    format!("no media path for {seconds} s: ICE or DTLS did not finish")
+                } else {
+                    format!("no media for {seconds} s")
+                };
                 self.leg_event(key, control::leg_event::Kind::MediaTimeout, &reason);
             }
             if due {

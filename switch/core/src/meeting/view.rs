@@ -62,10 +62,10 @@ impl Meeting {
             dominant: name(self.speakers.dominant()),
             active: self
                 .speakers
-                .active()
-                .iter()
+                .loudest_first()
+                .into_iter()
                 .take(self.policy.audio_slots)
-                .filter_map(|s| self.id_of(*s))
+                .filter_map(|s| self.id_of(s))
                 .map(String::from)
                 .collect(),
             previous: name(self.speakers.previous()),
