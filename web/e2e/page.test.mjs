@@ -65,7 +65,7 @@ async function screenshot(end, name) {
 
 async function listed(end, names) {
   await until(`${end.name}'s page lists ${names}`, 5000, async () => {
-    const rows = await end.page.$$eval(".people li", (all) => all.map((e) => e.firstChild.textContent));
+    const rows = await end.page.$$eval(".people li", (all) => all.map((e) => e.querySelector("b").textContent));
     return JSON.stringify(rows.sort()) === JSON.stringify(names) || rows;
   });
   await until("nobody who has a microphone is shown as a listener", 2000, async () => {
@@ -126,6 +126,7 @@ test("keys mute, stop the camera and open the statistics", async () => {
 test("a microphone is changed in the middle of the meeting", async () => {
   const { page } = ends.get("Alice");
   await page.keyboard.press("m");
+  await page.click("#devices");
   const options = await page.$$eval("#use-microphone option", (all) => all.map((o) => o.value));
   assert.ok(options.length > 1, `several microphones: ${options}`);
   const now = await page.inputValue("#use-microphone");
@@ -137,6 +138,8 @@ test("a microphone is changed in the middle of the meeting", async () => {
   await page.selectOption("#use-microphone", now);
   await until("the first microphone is sent again", 3000, async () => (await used()) === now || used());
   await page.focus("#mute");
+  await page.keyboard.press("Escape");
+  assert.equal(await page.isVisible("#device-menu"), false);
   await ends.get("Alice").speak(false);
 });
 

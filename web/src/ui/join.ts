@@ -46,6 +46,7 @@ export function joinPage(
   const alert = h("p", { role: "alert", class: "alert", id: "problem" }, problem);
   const preview = h("video", { autoplay: true, muted: true, playsinline: true, "aria-label": "Your camera", id: "preview" });
   preview.muted = true;
+  const picture = h("figure", { class: "tile" }, preview, h("div", { class: "avatar" }, "No camera"));
   const level = h("div", { class: "bar", role: "meter", "aria-label": "Microphone level", "aria-valuemin": 0, "aria-valuemax": 100 }, h("i"));
   const name = h("input", { id: "name", name: "name", required: true, autocomplete: "name", maxlength: 64, value: query.get("name") ?? before.name ?? "", placeholder: "Ada Lovelace" });
   const meeting = h("input", { id: "meeting", name: "meeting", required: true, list: "meetings", autocomplete: "off", maxlength: 64, value: query.get("meeting") ?? before.meeting ?? config.meetings[0]?.id ?? "" });
@@ -110,7 +111,7 @@ export function joinPage(
       alert.textContent = deviceAdvice(e);
     }
     preview.srcObject = stream;
-    preview.classList.toggle("off", stream.getVideoTracks().length === 0);
+    picture.classList.toggle("still", stream.getVideoTracks().length === 0);
     await listDevices();
     if (stream.getAudioTracks().length > 0) {
       const m = (meter = new Meter(stream));
@@ -151,8 +152,8 @@ export function joinPage(
     h(
       "main",
       { class: "join" },
-      h("h1", {}, "Rostrum"),
-      h("div", { class: "look" }, preview, level),
+      h("h1", {}, "Rostrum", h("small", {}, config.domain)),
+      h("div", { class: "look" }, picture, level),
       h(
         "form",
         { onsubmit: (e) => void submit(e) },

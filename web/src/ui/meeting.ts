@@ -6,6 +6,7 @@ import { Stats } from "../media/stats.ts";
 import type { Link } from "../sip/client.ts";
 import type { Roster } from "../sip/roster.ts";
 import { h, replace } from "./dom.ts";
+import { type Icon, icon } from "./icons.ts";
 import type { JoinRequest } from "./join.ts";
 import { statsPanel } from "./stats-panel.ts";
 
@@ -13,10 +14,14 @@ const POLL_MS = 100;
 /** A picture that has not changed for so long is covered by the holder's name. */
 const STILL_MS = 3000;
 
+/** Hues of the circles that stand for people, by CSRC: the same for everyone. */
+const HUES = 12;
+
 interface Tile {
   slot: Slot;
   el: HTMLElement;
   video: HTMLVideoElement;
+  avatar: HTMLElement;
   label: HTMLElement;
   lastTime: number;
   lastMoved: number;
@@ -26,15 +31,21 @@ export class MeetingPage {
   readonly slots: Slots;
   readonly stats: Stats;
   private readonly tiles: Tile[] = [];
-  private readonly stage = h("section", { class: "stage", "aria-label": "Videos" });
+  private readonly stage = h("section", { class: "stage", "aria-label": "Speaker" });
+  private readonly strip = h("section", { class: "strip", "aria-label": "Other pictures" });
   private readonly people = h("ul", { class: "people", "aria-label": "Participants" });
+  private readonly aside = h("aside", { id: "people-panel" }, h("h2", {}, "Participants"), this.people);
   private readonly status = h("span", { class: "status", role: "status" }, "Joining…");
   private readonly quality = h("span", { class: "quality", title: "Connection quality" });
   private readonly notice = h("p", { class: "alert", role: "alert" });
-  private readonly self = h("video", { autoplay: true, muted: true, playsinline: true, class: "self", "aria-label": "Your picture" });
+  private readonly self = h("video", { autoplay: true, muted: true, playsinline: true, "aria-label": "Your picture" });
+  private readonly selfLabel = h("figcaption", {}, "You");
+  private readonly selfTile = h("figure", { class: "tile self" }, this.self, h("div", { class: "avatar" }, h("span", {}, "You")), this.selfLabel);
   private readonly audio = h("div", { hidden: true });
   private readonly panel = h("section", { class: "panel", hidden: true, "aria-label": "Statistics" });
   private readonly timers: number[] = [];
+  /** Ends every listener of this page. */
+  private readonly closed = new AbortController();
   private roster?: Roster;
   private muted = false;
   private cameraOff: boolean;
@@ -55,22 +66,26 @@ export class MeetingPage {
       h(
         "main",
         { class: "meeting" },
-        h("header", {}, h("strong", { id: "title" }, request.meeting), this.status, this.quality, this.notice),
+        h("header", {}, h("h1", { id: "title" }, request.meeting), this.status, this.quality, this.notice),
         this.stage,
-        h("aside", {}, this.self, h("h2", {}, "Participants"), this.people),
+        this.strip,
+        this.aside,
         this.panel,
         this.controls(),
         this.audio,
       ),
     );
+    this.strip.append(this.selfTile);
+    if (matchMedia("(max-width: 720px)").matches) this.toggle("people", this.aside);
+    this.drawCamera();
     this.timers.push(window.setInterval(() => this.poll(), POLL_MS));
     this.timers.push(window.setInterval(() => void this.refreshStats(), 1000));
-    document.addEventListener("keydown", this.onKey);
+    document.addEventListener("keydown", this.onKey, { signal: this.closed.signal });
   }
 
   close(): void {
     for (const t of this.timers) clearInterval(t);
-    document.removeEventListener("keydown", this.onKey);
+    this.closed.abort();
     for (const t of this.request.stream.getTracks()) t.stop();
   }
 
@@ -98,10 +113,8 @@ export class MeetingPage {
   // ---- controls
 
   private controls(): HTMLElement {
-    const mute = h("button", { id: "mute", "aria-pressed": "false", title: "Mute (M)", onclick: () => this.toggleMute() }, "Mute");
-    const camera = h("button", { id: "camera-off", "aria-pressed": String(this.cameraOff), title: "Camera (V)", onclick: () => void this.toggleCamera() }, "Camera off");
-    const microphones = h("select", { "aria-label": "Microphone", id: "use-microphone", onchange: () => void this.use("audio", microphones.value) });
-    const cameras = h("select", { "aria-label": "Camera", id: "use-camera", onchange: () => void this.use("video", cameras.value) });
+    const microphones = h("select", { id: "use-microphone", onchange: () => void this.use("audio", microphones.value) });
+    const cameras = h("select", { id: "use-camera", onchange: () => void this.use("video", cameras.value) });
     const fill = async (): Promise<void> => {
       for (const [select, kind, track] of [
         [microphones, "audioinput", this.request.stream.getAudioTracks()[0]],
@@ -112,18 +125,36 @@ export class MeetingPage {
         if (id) select.value = id;
       }
     };
+    const menu = h("div", { id: "device-menu", class: "menu", hidden: true }, h("label", {}, "Microphone", microphones), h("label", {}, "Camera", cameras));
     void fill();
-    navigator.mediaDevices?.addEventListener("devicechange", () => void fill());
+    navigator.mediaDevices?.addEventListener("devicechange", fill, { signal: this.closed.signal });
+    const control = (id: string, name: Icon, text: string, title: string, press: () => void, state: object = {}): HTMLElement =>
+      h("button", { id, title, onclick: press, ...state }, icon(name), h("span", {}, text));
     return h(
       "nav",
       { "aria-label": "Controls" },
-      mute,
-      camera,
-      microphones,
-      cameras,
-      h("button", { id: "stats", "aria-expanded": "false", title: "Statistics (S)", onclick: () => this.toggleStats() }, "Statistics"),
-      h("button", { id: "leave", class: "danger", title: "Leave", onclick: () => this.onLeave() }, "Leave"),
+      control("mute", "microphone", "Mute", "Mute (M)", () => this.toggleMute(), { "aria-pressed": "false" }),
+      control("camera-off", "camera", "Camera off", "Camera (V)", () => void this.toggleCamera(), { "aria-pressed": "false" }),
+      control("devices", "devices", "Devices", "Change microphone or camera (D)", () => this.toggle("devices", menu), { "aria-expanded": "false", "aria-controls": "device-menu" }),
+      control("people", "people", "People", "Who is here (P)", () => this.toggle("people", this.aside), { "aria-expanded": "true", "aria-controls": "people-panel" }),
+      control("stats", "statistics", "Statistics", "Statistics for developers (S)", () => this.toggle("stats", this.panel), { "aria-expanded": "false" }),
+      control("leave", "leave", "Leave", "Leave the meeting", this.onLeave, { class: "danger" }),
+      menu,
     );
+  }
+
+  /** Opens or closes what a button controls. */
+  private toggle(id: string, what: HTMLElement): void {
+    what.hidden = !what.hidden;
+    document.getElementById(id)!.setAttribute("aria-expanded", String(!what.hidden));
+    if (what === this.panel) void this.refreshStats();
+  }
+
+  /** Shows a switch as on or off, and what pressing it does. */
+  private draw(id: string, name: Icon, off: boolean, text: string): void {
+    const button = document.getElementById(id)!;
+    button.setAttribute("aria-pressed", String(off));
+    replace(button, icon(name, off), h("span", {}, text));
   }
 
   private readonly onKey = (e: KeyboardEvent): void => {
@@ -133,7 +164,8 @@ export class MeetingPage {
     const key = e.key.toLowerCase();
     if (key === "m") this.toggleMute();
     else if (key === "v") void this.toggleCamera();
-    else if (key === "s") this.toggleStats();
+    else if (["d", "p", "s"].includes(key)) document.getElementById({ d: "devices", p: "people", s: "stats" }[key]!)!.click();
+    else if (key === "escape") document.querySelector<HTMLElement>("#devices[aria-expanded=true]")?.click();
   };
 
   private sender(kind: "audio" | "video"): RTCRtpSender | undefined {
@@ -147,9 +179,8 @@ export class MeetingPage {
     }
     this.muted = !this.muted;
     for (const t of this.request.stream.getAudioTracks()) t.enabled = !this.muted;
-    const button = document.getElementById("mute")!;
-    button.setAttribute("aria-pressed", String(this.muted));
-    button.textContent = this.muted ? "Unmute" : "Mute";
+    this.draw("mute", "microphone", this.muted, this.muted ? "Unmute" : "Mute");
+    this.selfLabel.textContent = this.muted ? "You, muted" : "You";
   }
 
   private async toggleCamera(): Promise<void> {
@@ -171,10 +202,8 @@ export class MeetingPage {
   }
 
   private drawCamera(): void {
-    const button = document.getElementById("camera-off")!;
-    button.setAttribute("aria-pressed", String(this.cameraOff));
-    button.textContent = this.cameraOff ? "Camera on" : "Camera off";
-    this.self.classList.toggle("off", this.cameraOff);
+    this.draw("camera-off", "camera", this.cameraOff, this.cameraOff ? "Camera on" : "Camera off");
+    this.selfTile.classList.toggle("still", this.cameraOff);
   }
 
   /** Changes a device in the running meeting: the track is replaced, nothing is renegotiated. */
@@ -206,12 +235,6 @@ export class MeetingPage {
     }
   }
 
-  private toggleStats(): void {
-    this.panel.hidden = !this.panel.hidden;
-    document.getElementById("stats")!.setAttribute("aria-expanded", String(!this.panel.hidden));
-    void this.refreshStats();
-  }
-
   // ---- drawing
 
   private poll(): void {
@@ -240,7 +263,7 @@ export class MeetingPage {
       el.srcObject = new MediaStream([slot.transceiver.receiver.track]);
       this.audio.append(el);
       el.play().catch(() => (this.notice.textContent = "Click anywhere to hear the others."));
-      document.addEventListener("click", () => void el.play(), { once: true });
+      document.addEventListener("click", () => void el.play(), { once: true, signal: this.closed.signal });
     }
     for (const slot of this.slots.of("video")) {
       if (this.tiles.some((t) => t.slot.number === slot.number)) continue;
@@ -249,33 +272,50 @@ export class MeetingPage {
       video.muted = true;
       video.srcObject = new MediaStream([slot.transceiver.receiver.track]);
       const label = h("figcaption");
-      const el = h("figure", { class: slot.number === 0 ? "tile large" : "tile" }, video, h("div", { class: "avatar" }), label);
-      const tile: Tile = { slot, el, video, label, lastTime: -1, lastMoved: 0 };
+      const avatar = h("div", { class: "avatar" });
+      const large = slot.number === 0;
+      const el = h("figure", { class: large ? "tile large" : "tile" }, video, avatar, label);
+      const tile: Tile = { slot, el, video, avatar, label, lastTime: -1, lastMoved: 0 };
       this.tiles.push(tile);
-      this.stage.append(el);
+      if (large) this.stage.append(el);
+      else this.selfTile.before(el);
       this.drawTile(tile);
     }
   }
 
   private drawTile(t: Tile): void {
-    const name = this.nameOf(t.slot.source);
-    t.label.textContent = name;
-    t.el.classList.toggle("empty", t.slot.source === 0);
-    t.el.querySelector(".avatar")!.textContent = name
+    const { source } = t.slot;
+    t.label.textContent = this.nameOf(source);
+    t.el.classList.toggle("empty", source === 0);
+    if (source) replace(t.avatar, this.circle(source));
+    else t.avatar.textContent = t.el.classList.contains("large") ? "Nobody has spoken yet." : "";
+  }
+
+  /** The first letters of a name on the colour of its CSRC. */
+  private circle(source: number): HTMLElement {
+    const letters = this.nameOf(source)
       .split(/\s+/)
       .map((w) => w[0] ?? "")
-      .join("")
-      .slice(0, 2)
-      .toUpperCase();
+      .join("");
+    return h("span", { style: `--hue: ${(source % HUES) * (360 / HUES)}` }, letters.slice(0, 2).toUpperCase());
   }
 
   private drawPeople(): void {
-    const dominant = this.slots.of("video")[0]?.source || this.slots.of("audio")[0]?.source;
+    const dominant = this.slots.of("video")[0]?.source || this.slots.of("audio")[0]?.source || 0;
     const rows = [...(this.roster?.participants.values() ?? [])].map((p) => {
-      const marks = [p.sources.includes(dominant ?? 0) ? "speaking" : "", p.audioMuted ? "listening" : "", p.status !== "connected" ? p.status : ""].filter(Boolean);
-      return h("li", { "data-entity": p.entity }, p.name, marks.length > 0 ? h("small", {}, ` ${marks.join(", ")}`) : undefined);
+      const speaks = p.sources.includes(dominant);
+      const marks = [speaks ? "speaking" : "", p.audioMuted ? "listening" : "", p.status !== "connected" ? p.status : ""].filter(Boolean);
+      return h(
+        "li",
+        { "data-entity": p.entity, class: speaks ? "speaking" : undefined },
+        this.circle(p.sources[0] ?? 0),
+        h("b", {}, p.name),
+        marks.length > 0 ? h("small", {}, marks.join(", ")) : undefined,
+      );
     });
     replace(this.people, ...rows);
+    const count = this.roster?.participants.size ?? 0;
+    document.querySelector("#people span")!.textContent = count > 0 ? `People (${count})` : "People";
   }
 
   private async refreshStats(): Promise<void> {
