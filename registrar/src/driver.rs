@@ -8,7 +8,7 @@ use cluster::records::{Member, Owner};
 use cluster::{Entry, Revision, Store, StoreError, Txn, TxnOutcome};
 use registrar_core::{BindingSet, Command, Core, ResolveId, StoreId, StoreReply, Users};
 use sip::{Limits, Message, Transport};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use transport::{Input, Transports};
 
@@ -47,6 +47,8 @@ pub(crate) struct Driver {
     pub(crate) news: mpsc::Receiver<News>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) stop: CancellationToken,
+    /// Requests without a final response, kept up to date for who waits for them.
+    pub(crate) pending: watch::Sender<usize>,
     /// The users' file, watched since before it was read, and the realm.
     pub(crate) users: Option<(Watched, String)>,
 }
@@ -160,6 +162,10 @@ impl Driver {
             .map(|(watched, realm)| tokio::spawn(watch_users(watched, realm, done_in.clone())));
         let mut tick = tokio::time::interval(TICK);
         loop {
+            // Before what ends a request goes out: who sees its answer sees the count without it.
+            let pending = self.core.pending();
+            self.pending
+                .send_if_modified(|known| std::mem::replace(known, pending) != pending);
             self.carry_out(&done_in);
             let at = self.core.poll_timeout().map(tokio::time::Instant::from_std);
             let timer = async {

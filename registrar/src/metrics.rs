@@ -49,11 +49,16 @@ const COUNTERS: [(&str, &str, Read); 8] = [
     ("rostrum_registrar_loops_total", "Loops found", |s| s.loops),
 ];
 
-const GAUGES: [(&str, &str, Read); 6] = [
+const GAUGES: [(&str, &str, Read); 7] = [
     (
         "rostrum_registrar_requests_in_progress",
-        "Proxied requests in progress",
+        "Proxied requests kept, answered calls that may be answered again included",
         |s| s.contexts,
+    ),
+    (
+        "rostrum_registrar_pending",
+        "Requests that have no final response yet",
+        |s| s.pending,
     ),
     (
         "rostrum_registrar_client_transactions",

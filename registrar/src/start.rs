@@ -91,6 +91,7 @@ pub struct Registrar {
     queries: mpsc::Sender<Query>,
     transports: Transports,
     draining: watch::Sender<bool>,
+    pending: watch::Receiver<usize>,
     stop: CancellationToken,
     http_stop: CancellationToken,
     tasks: TaskTracker,
@@ -192,6 +193,7 @@ impl Registrar {
             is_draining,
             stop.clone(),
         ));
+        let (pending_in, pending) = watch::channel(0);
         let driver = Driver {
             core,
             transports: transports.clone(),
@@ -201,6 +203,7 @@ impl Registrar {
             news,
             queries: query_out,
             stop: stop.clone(),
+            pending: pending_in,
             users: watched.map(|w| (w, config.realm().to_owned())),
         };
         tasks.spawn(driver.run(known));
@@ -224,6 +227,7 @@ impl Registrar {
             queries,
             transports,
             draining,
+            pending,
             stop,
             http_stop,
             tasks,
@@ -273,6 +277,19 @@ impl Registrar {
             .queries
             .send(Box::new(|core| core.handle_drain()))
             .await;
+    }
+
+    /// Requests that no final response was given to yet: calls that ring, registrations at the store, requests
+    /// waiting for a meeting's new owner. A drained registrar may stop once this is 0.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        *self.pending.borrow()
+    }
+
+    /// Waits until [`Self::pending`] is 0, or the registrar has stopped.
+    pub async fn idle(&self) {
+        let mut pending = self.pending.clone();
+        let _ = pending.wait_for(|count| *count == 0).await;
     }
 
     /// Stops: no new connections, what is queued is sent, everything ends.

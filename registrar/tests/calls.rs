@@ -249,3 +249,27 @@ async fn drained_registrar_says_so_in_the_store_and_sends_registrations_away() {
         assert!(tokio::time::Instant::now() < deadline, "not told");
     }
 }
+
+#[tokio::test]
+async fn ringing_call_is_pending_until_it_is_answered() {
+    let site = Site::start().await;
+    let udp = site.registrar.addresses().udp[0];
+    let (mut alice, mut bob) = (Ua::udp("alice", udp).await, Ua::udp("bob", udp).await);
+    alice.register().await;
+    bob.register().await;
+    assert_eq!(site.registrar.pending(), 0);
+    let uri = format!("sip:bob@{DOMAIN}");
+    alice
+        .authenticated("INVITE", &uri, &format!("<{uri}>"), "drain")
+        .await;
+    let invite = bob.request("INVITE").await;
+    bob.answer(&invite, 180).await;
+    alice.response(180).await;
+    site.registrar.drain().await;
+    assert_eq!(site.registrar.pending(), 1);
+    bob.answer(&invite, 200).await;
+    tokio::time::timeout(common::PATIENCE, site.registrar.idle())
+        .await
+        .expect("an answered call is not waited for");
+    alice.response(200).await;
+}

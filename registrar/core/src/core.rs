@@ -308,6 +308,7 @@ impl Core {
             challenges: self.authentication.challenged,
             authentication_failures: self.authentication.failed,
             contexts: self.contexts.len() as u64,
+            pending: self.pending() as u64,
             client_transactions: client_transactions as u64,
             server_transactions: server_transactions as u64,
             flows: self.flows.len() as u64,
@@ -315,6 +316,12 @@ impl Core {
             parked: self.parked.len() as u64,
             ..self.stats
         }
+    }
+
+    /// Requests that no final response was given to yet: what a stopping registrar should wait for.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.active + self.parked.len() + self.registering.len() + self.waiting_count
     }
 
     /// The cache of bindings.

@@ -19,8 +19,10 @@ pub struct Stats {
     pub forwarded: u64,
     /// Loops found (482).
     pub loops: u64,
-    /// Requests in progress now.
+    /// Proxied requests kept now, those that are only kept for repeated 2xx included.
     pub contexts: u64,
+    /// Requests now that no final response was given to: proxied, registering or parked.
+    pub pending: u64,
     /// Client transactions now.
     pub client_transactions: u64,
     /// Server transactions now.
