@@ -12,7 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::codec::resample::HalfBand;
 use crate::codec::{self, Decoder, Encoder, MOST_SAMPLES, linear_rate};
@@ -21,6 +21,9 @@ use crate::{AudioCodec, Level, MediaFrame, RenditionFrame, SourceId, Transcoder}
 /// Packets that may overtake a missing one before it counts as lost. Raising it hides more reordering and adds
 /// 20 ms of delay each, to renditions with loss only.
 const PATIENCE: usize = 3;
+
+/// How long a packet waits for one before it, where no more follow: a talkspurt's end.
+const LONGEST_WAIT: Duration = Duration::from_millis(80);
 
 /// Lost packets made up for in a row; after more the stream starts anew, with a marker.
 const MOST_CONCEALED: u16 = 5;
@@ -34,6 +37,7 @@ const MOST_OCTETS: usize = 400;
 /// A packet that came too early.
 #[derive(Debug)]
 struct Early {
+    at: Instant,
     sequence: u16,
     timestamp: u32,
     payload: Vec<u8>,
@@ -162,7 +166,7 @@ impl Renditions {
     }
 
     /// In order, or made to be: takes in what is due and conceals what will not come.
-    fn accept(&mut self, id: SourceId, frame: &MediaFrame<'_>) {
+    fn accept(&mut self, now: Instant, id: SourceId, frame: &MediaFrame<'_>) {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
@@ -177,6 +181,7 @@ impl Renditions {
                     && !source.early.iter().any(|e| e.sequence == frame.sequence)
                 {
                     source.early.push(Early {
+                        at: now,
                         sequence: frame.sequence,
                         timestamp: frame.timestamp,
                         payload: frame.payload.to_vec(),
@@ -185,10 +190,10 @@ impl Renditions {
             }
             _ => return, // late or doubled
         }
-        self.drain_early(id);
+        self.drain_early(now, id);
     }
 
-    fn drain_early(&mut self, id: SourceId) {
+    fn drain_early(&mut self, now: Instant, id: SourceId) {
         loop {
             let Some(source) = self.sources.get_mut(&id) else {
                 return;
@@ -206,7 +211,8 @@ impl Renditions {
                 .min_by_key(|(_, e)| e.sequence.wrapping_sub(expected));
             let Some((index, first)) = next else { return };
             let missing = first.sequence.wrapping_sub(expected);
-            if missing > 0 && source.early.len() <= PATIENCE {
+            let waited = now.saturating_duration_since(first.at) >= LONGEST_WAIT;
+            if missing > 0 && source.early.len() <= PATIENCE && !waited {
                 return; // it may still come
             }
             let early = source.early.swap_remove(index);
@@ -356,7 +362,7 @@ impl Transcoder for Renditions {
         }
     }
 
-    fn push(&mut self, _now: Instant, frame: MediaFrame<'_>) {
+    fn push(&mut self, now: Instant, frame: MediaFrame<'_>) {
         let Some(source) = self.sources.get_mut(&frame.source) else {
             return;
         };
@@ -381,10 +387,17 @@ impl Transcoder for Renditions {
                 target.marker = true;
             }
         }
-        self.accept(frame.source, &frame);
+        self.accept(now, frame.source, &frame);
     }
 
-    fn poll(&mut self, _now: Instant) -> Option<RenditionFrame<'_>> {
+    fn poll(&mut self, now: Instant) -> Option<RenditionFrame<'_>> {
+        if self.waiting.is_empty() {
+            let late = |e: &Early| now.saturating_duration_since(e.at) >= LONGEST_WAIT;
+            let due = |(id, s): (&SourceId, &Source)| s.early.iter().any(late).then_some(*id);
+            if let Some(id) = self.sources.iter().find_map(due) {
+                self.drain_early(now, id);
+            }
+        }
         self.current = self.waiting.pop_front();
         self.current.as_ref().map(|e| RenditionFrame {
             source: e.source,
@@ -547,6 +560,26 @@ mod tests {
             frames.iter().map(|f| f.1).collect::<Vec<_>>(),
             [0, 960, 1920, 2880, 3840, 4800]
         );
+    }
+
+    #[test]
+    fn a_talkspurt_s_end_does_not_wait_for_a_packet_lost_before_it() {
+        let mut renditions = Renditions::new();
+        renditions.want(SPEAKER, &[AudioCodec::Pcma]);
+        let mut sender = Sender::new(AudioCodec::Pcmu);
+        for lost in [false, true, false] {
+            let packet = sender.next();
+            if !lost {
+                push(&mut renditions, AudioCodec::Pcmu, &packet);
+            }
+        }
+        assert_eq!(drain(&mut renditions, AudioCodec::Pcma).len(), 1);
+        let later = Instant::now() + LONGEST_WAIT;
+        let mut rest = 0;
+        while renditions.poll(later).is_some() {
+            rest += 1;
+        }
+        assert_eq!(rest, 2, "the lost one made up for, and the last");
     }
 
     #[test]

@@ -107,6 +107,12 @@ const REPAIR_BURST: u64 = 96 * 1024;
 /// Retransmissions remembered, so that one packet asked for twice within a round trip goes once.
 const RECENT_REPAIRS: usize = 64;
 
+/// Key frames a listener may ask for: one in two seconds, and some at once while packets are lost.
+/// More would let one listener make the source spend everybody's bits on them.
+const ASKS_PER_SECOND: u64 = 1;
+const ASK_COST: u64 = 2;
+const ASKS_AT_ONCE: u64 = 5;
+
 /// One outgoing stream.
 #[derive(Clone, Debug)]
 pub struct Slot {
@@ -144,6 +150,7 @@ pub struct Slot {
     picture: PictureState,
     rtx_sequence: u16,
     repair: Budget,
+    asks: Budget,
     recent: [Option<(u16, Instant)>; RECENT_REPAIRS],
     last_source: Option<u32>,
 }
@@ -194,6 +201,7 @@ impl Slot {
             picture: PictureState::default(),
             rtx_sequence: (random >> 48) as u16 & 0x7fff,
             repair: Budget::new(REPAIR_RATE, REPAIR_BURST, now),
+            asks: Budget::new(ASKS_PER_SECOND, ASKS_AT_ONCE * ASK_COST, now),
             recent: [None; RECENT_REPAIRS],
             last_source: None,
         }
@@ -226,6 +234,11 @@ impl Slot {
         }
         self.feed = feed;
         self.timeline.unbind();
+    }
+
+    /// The listener asks for a key frame: whether that is to be heeded.
+    pub fn may_ask(&mut self, now: Instant) -> bool {
+        self.asks.take(now, ASK_COST)
     }
 
     /// The binding in force.

@@ -106,6 +106,57 @@ fn a_speaker_keeps_his_audio_slot_while_others_join_in() {
 }
 
 #[test]
+fn who_has_the_first_picture_is_heard_in_the_first_slot() {
+    let shape = Shape {
+        audio_slots: 3,
+        ..Shape::default()
+    };
+    let mut b = Bench::with(&["a", "b", "c", "l"], &shape);
+    for (id, source, seen_by_himself) in [("a", 1, None), ("b", 2, Some(1)), ("c", 3, Some(2))] {
+        b.talk(id, 120);
+        assert_eq!(b.last_source("l", 2, 0), Some(source));
+        assert_eq!(b.last_source("l", 1, 0), Some(source));
+        assert_eq!(b.last_source(id, 1, 0), seen_by_himself);
+        let mut decoders: Vec<_> = (0..3).map(|_| Decoder::new(false)).collect();
+        for (n, decoder) in decoders.iter_mut().enumerate() {
+            for got in b.stream_to("l", b.slot_ssrc("l", 1, n as u32)) {
+                decoder.take(&got);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_goes_on_with_its_numbers_after_hold_and_after_its_line_was_gone() {
+    let mut b = Bench::with(&["a", "b"], &Shape::default());
+    b.talk("a", 50);
+    let whole = b.legs["b"].clone();
+    let mut held = whole.clone();
+    for media in &mut held.media {
+        media.send = false;
+        media.slot = None;
+    }
+    let mut without_video = whole.clone();
+    without_video.media.retain(|m| m.index < 10);
+    for other in [held, without_video] {
+        b.join("b", other);
+        b.talk("a", 10);
+        b.join("b", whole.clone());
+        b.talk("a", 50);
+    }
+    for (kind, changes) in [(1, 1), (2, 1)] {
+        let mut decoder = Decoder::new(kind == 2);
+        for got in b.stream_to("b", b.slot_ssrc("b", kind, 0)) {
+            decoder.take(&got);
+        }
+        assert_eq!((decoder.gaps, decoder.switches), (0, changes), "{kind}");
+        let last = b.stream_to("b", b.slot_ssrc("b", kind, 0));
+        let at = last.last().expect("sent").at;
+        assert!(b.now.duration_since(at).as_millis() < 100, "it flows again");
+    }
+}
+
+#[test]
 fn a_muted_leg_is_neither_heard_nor_seen() {
     let mut b = Bench::with(&["a", "b", "c"], &Shape::default());
     b.talk("a", 50);
@@ -256,6 +307,27 @@ fn key_frame_requests_of_many_receivers_are_one() {
     let key = b.keys["l00"];
     let to_speaker = b.wire.rtcp.iter().filter(|g| g.leg == key).count();
     assert_eq!(to_speaker, 1);
+}
+
+#[test]
+fn one_listener_cannot_make_a_source_send_key_frames_all_the_time() {
+    let mut b = Bench::with(&["a", "b", "c"], &Shape::default());
+    b.talk("a", 60);
+    let mut asked = 0;
+    for n in 0..600 {
+        b.ms(20);
+        b.speak("a", SPEECH);
+        if n % 2 == 0 {
+            let mut c = CompoundBuf::default();
+            c.receiver_report(1, &[]);
+            c.pli(1, b.slot_ssrc("b", 2, 0));
+            b.rtcp("b", c.bytes());
+            let key = b.take_keyframe_request("a");
+            asked += u32::from(key);
+            b.frame("a", key, 1);
+        }
+    }
+    assert!((6..=12).contains(&asked), "{asked} in 12 s");
 }
 
 #[test]
@@ -510,6 +582,30 @@ fn digits_are_reported_once_and_forwarded_where_negotiated() {
 }
 
 #[test]
+fn digits_by_the_thousand_are_not_told() {
+    let mut b = Bench::new();
+    let shape = Shape {
+        audio: vec![
+            codec(0, "PCMU", 8_000),
+            codec(101, "telephone-event", 8_000),
+        ],
+        video: vec![],
+        ..Shape::default()
+    };
+    b.join("a", leg("a", 1, &shape));
+    for _ in 0..1_000 {
+        let mut p = b.audio_packet("a", 101, 160, None);
+        p.truncate(12);
+        p.extend_from_slice(&[5, 0x8a, 0, 160]);
+        b.ms(1);
+        b.rtp("a", &mut p);
+    }
+    b.ms(100);
+    let told = b.kinds(Event::Dtmf).len();
+    assert!((40..=62).contains(&told), "{told} in a second");
+}
+
+#[test]
 fn silence_of_a_leg_is_reported_once_and_its_first_packet_too() {
     let mut b = Bench::with(&["a", "b"], &Shape::default());
     let policy = control::MeetingPolicy {
@@ -535,6 +631,20 @@ fn silence_of_a_leg_is_reported_once_and_its_first_packet_too() {
     b.ms(10_000);
     assert_eq!(b.kinds(Event::MediaTimeout).len(), 2);
     assert_eq!(b.kinds(Event::Connected).len(), 1);
+}
+
+#[test]
+fn a_phone_on_hold_may_be_silent_for_minutes_but_not_for_ever() {
+    let mut b = Bench::new();
+    let mut held = leg("a", 1, &Shape::default());
+    for media in &mut held.media {
+        media.send = false;
+    }
+    b.join("a", held);
+    b.ms(200_000);
+    assert_eq!(b.kinds(Event::MediaTimeout).len(), 0);
+    b.ms(101_000);
+    assert_eq!(b.kinds(Event::MediaTimeout).len(), 1);
 }
 
 #[test]

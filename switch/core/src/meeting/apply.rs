@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::leg::{self, Leg, MediaLine, TransportState};
+use super::leg::{self, Leg, MAX_MEDIA, MediaLine, TransportState};
 use super::stream::Stream;
 use super::{Applied, MAX_LEGS, Meeting, Policy, place};
 use crate::codecs::CodecList;
@@ -14,11 +14,14 @@ use crate::keyframe::KeyframeRequester;
 use crate::nack::MissingTracker;
 use crate::rewrite::PictureIdUnwrapper;
 use crate::slot::{Kind, Slot, SlotConfig};
-use crate::stats::Reception;
+use crate::stats::{Budget, Reception};
 use crate::{LegKey, Level, MeetingError, SourceId, Transcoder, TransportIndex};
 
 /// Media timeout where the owner names none.
 const DEFAULT_MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Pressed keys of a leg that are told the owner. Nobody presses more; a peer may send more.
+const DIGITS_PER_SECOND: u64 = 20;
 
 impl Meeting {
     /// Brings the meeting to the desired state. A leg that is named again keeps its
@@ -59,7 +62,7 @@ impl Meeting {
         }
         if !request.end {
             for wanted in &request.legs {
-                let made = self.apply_leg(now, wanted, codecs);
+                let made = self.apply_leg(now, wanted);
                 applied.legs.push((wanted.id.clone(), made));
             }
         }
@@ -145,8 +148,8 @@ impl Meeting {
         }
     }
 
-    fn drop_slot(&mut self, index: u32) {
-        self.slots[index as usize] = None;
+    fn drop_slot(&mut self, index: u32) -> Option<Slot> {
+        let slot = self.slots[index as usize].take();
         for stream in self.streams.iter_mut().flatten() {
             stream.direct.retain(|s| *s != index);
             stream.waiting.retain(|s| *s != index);
@@ -155,14 +158,10 @@ impl Meeting {
                 .iter_mut()
                 .for_each(|r| r.retain(|s| *s != index));
         }
+        slot
     }
 
-    fn apply_leg<T: Transcoder>(
-        &mut self,
-        now: Instant,
-        wanted: &control::Leg,
-        codecs: &mut T,
-    ) -> Result<LegKey, String> {
+    fn apply_leg(&mut self, now: Instant, wanted: &control::Leg) -> Result<LegKey, String> {
         if let Some(reason) = leg::refusal(wanted) {
             return Err(reason);
         }
@@ -178,7 +177,9 @@ impl Meeting {
         if let Some(key) = known {
             match self.leg(key) {
                 Some(leg) if leg.described == *wanted => return Ok(key),
-                Some(leg) if leg.source != source => self.drop_leg(key, codecs),
+                Some(leg) if leg.source != source => {
+                    return Err(format!("the leg's source is {}", leg.source.0));
+                }
                 Some(_) => {
                     self.change_leg(now, key, wanted);
                     return Ok(key);
@@ -217,6 +218,8 @@ impl Meeting {
             last_heard: now,
             timed_out: false,
             next_report: now + Duration::from_millis(500),
+            parked: Vec::new(),
+            digits: Budget::new(DIGITS_PER_SECOND, 2 * DIGITS_PER_SECOND, now),
             rtt: None,
             clock_offset: None,
             malformed: 0,
@@ -262,7 +265,8 @@ impl Meeting {
                 .iter()
                 .find(|m| m.index == media.index && m.kind == kind);
             let stream = self.change_stream(&leg, media, kind, old.and_then(|m| m.stream));
-            let slot = self.change_slot(now, key, media, kind, old.and_then(|m| m.slot));
+            let old_slot = old.and_then(|m| m.slot);
+            let slot = self.change_slot(now, key, media, kind, old_slot, &mut leg.parked);
             leg.media.push(MediaLine {
                 index: media.index,
                 kind,
@@ -274,8 +278,11 @@ impl Meeting {
             if let Some(s) = old.stream.filter(|s| !leg.streams().any(|n| n == *s)) {
                 self.drop_stream(s);
             }
-            if let Some(s) = old.slot.filter(|s| !leg.slots().any(|n| n == *s)) {
-                self.drop_slot(s);
+            if let Some(s) = old.slot.filter(|s| !leg.slots().any(|n| n == *s))
+                && let Some(slot) = self.drop_slot(s)
+            {
+                leg.parked.truncate(MAX_MEDIA - 1);
+                leg.parked.insert(0, slot);
             }
         }
         let audible = wanted
@@ -313,6 +320,11 @@ impl Meeting {
                 // The same payload type may mean another codec now.
                 stream.format = None;
                 stream.renew(&mut self.lives);
+            }
+            if stream.extensions != extensions
+                && let Some(buffer) = &mut stream.buffer
+            {
+                buffer.clear(); // its packets would be read with other ids than they came with
             }
             stream.codecs = codecs;
             stream.extensions = extensions;
@@ -370,6 +382,7 @@ impl Meeting {
         media: &control::Media,
         kind: Kind,
         old: Option<u32>,
+        parked: &mut Vec<Slot>,
     ) -> Option<u32> {
         let described = media.slot.as_ref().filter(|_| media.send)?;
         let config = SlotConfig {
@@ -392,7 +405,16 @@ impl Meeting {
             }
             return Some(index);
         }
-        let slot = Slot::new(config, now, self.random());
+        let before = parked.iter().position(|s| s.ssrc == described.ssrc);
+        let slot = match before.map(|at| parked.remove(at)) {
+            Some(mut slot) if slot.kind == kind => {
+                slot.set_feed(None);
+                slot.pending = None;
+                slot.reconfigure(config);
+                slot
+            }
+            _ => Slot::new(config, now, self.random()),
+        };
         Some(place(&mut self.slots, slot))
     }
 }

@@ -37,6 +37,7 @@ impl Meeting {
     pub(super) fn reassign_audio<T: Transcoder>(&mut self, codecs: &mut T) {
         self.update_holders();
         let dominant = self.speakers.dominant();
+        let previous = self.speakers.previous();
         let active = self.speakers.active();
         let mut ranked: SmallVec<[(SourceId, u32); 4]> = SmallVec::new();
         // Dominant and active first, then the active, then the rest.
@@ -70,15 +71,28 @@ impl Meeting {
                     .and_then(|slot| slot.feed)
                     .map(|f| f.stream)
             };
-            let mut free: SmallVec<[u32; 4]> = wanted
+            let held = |s: &u32| showing(slots, *s).filter(|c| wanted.contains(c));
+            let mut filled: SmallVec<[Option<u32>; 4]> = mine.iter().map(held).collect();
+            let mut free = wanted
                 .iter()
                 .copied()
-                .filter(|w| !mine.iter().any(|s| showing(slots, *s) == Some(*w)))
-                .collect();
-            free.reverse();
-            for s in mine {
-                let current = showing(slots, s).filter(|c| wanted.contains(c));
-                let stream = current.or_else(|| free.pop());
+                .filter(|w| !filled.contains(&Some(*w)))
+                .collect::<SmallVec<[u32; 4]>>()
+                .into_iter();
+            for place in filled.iter_mut().filter(|p| p.is_none()) {
+                *place = free.next();
+            }
+            // Who fills the first picture is heard in the first slot: receivers keep the two in step.
+            let leader = if dominant == Some(leg.source) {
+                previous
+            } else {
+                dominant
+            };
+            let lead = ranked.iter().find(|(source, _)| Some(*source) == leader);
+            if let Some(at) = lead.and_then(|(_, l)| filled.iter().position(|f| *f == Some(*l))) {
+                filled.swap(0, at);
+            }
+            for (s, stream) in mine.into_iter().zip(filled) {
                 let Some(slot) = slots[s as usize].as_mut() else {
                     continue;
                 };

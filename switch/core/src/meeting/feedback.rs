@@ -131,10 +131,11 @@ impl Meeting {
     }
 
     fn on_picture_lost<E: Egress>(&mut self, now: Instant, key: LegKey, ssrc: u32, out: &mut E) {
-        let Some(slot) = self.slot_of(key, ssrc).and_then(|s| self.slot(s)) else {
+        let found = self.slot_of(key, ssrc);
+        let Some(slot) = found.and_then(|s| self.slots[s as usize].as_mut()) else {
             return;
         };
-        if slot.kind != Kind::Video {
+        if slot.kind != Kind::Video || !slot.may_ask(now) {
             return;
         }
         let stream = slot.feed.map(|f| f.stream).or(slot.pending);

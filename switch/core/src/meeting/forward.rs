@@ -226,7 +226,7 @@ impl Meeting {
                 .on_event(now, r.view.timestamp(), clock_rate, r.payload);
             let key = stream.leg;
             if let Some(digit) = done {
-                self.digit_event(key, digit);
+                self.digit_event(now, key, digit);
             }
         } else if let Format::Audio(codec) = format {
             let found = extensions

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use crate::slot::Kind;
+use crate::slot::{Kind, Slot};
+use crate::stats::Budget;
 use crate::{LegKey, SourceId, TransportIndex};
 
 /// Most m-lines of a leg.
@@ -50,6 +51,11 @@ pub struct Leg {
     pub last_heard: Instant,
     pub timed_out: bool,
     pub next_report: Instant,
+    /// Slots sent to no longer: should one come back under its SSRC, its numbers go on, since the
+    /// SRTP key it was sealed with does too. At most [`MAX_MEDIA`].
+    pub parked: Vec<Slot>,
+    /// Pressed keys that may still be told.
+    pub digits: Budget,
     pub rtt: Option<Duration>,
     /// Our time minus the sender's NTP time, in microseconds.
     pub clock_offset: Option<i64>,

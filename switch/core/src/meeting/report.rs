@@ -22,6 +22,10 @@ const REPAIR_TICK: Duration = Duration::from_millis(10);
 /// round-trip time late; RFC 4585 §3.4 allows less.
 const REPORT_MS: u64 = 1_000;
 
+/// How many media timeouts a leg may be silent that is sent nothing: a phone on hold may stop its
+/// packets, RTCP too.
+const HELD_PATIENCE: u32 = 10;
+
 /// An SR whose clock is further than this from what packets say is not believed.
 const BELIEVABLE: Duration = Duration::from_secs(5);
 
@@ -155,7 +159,7 @@ impl Meeting {
             }
             let key = stream.leg;
             if let Some(digit) = stream.keypad.on_timeout(now) {
-                self.digit_event(key, digit);
+                self.digit_event(now, key, digit);
             }
         }
         if vanished {
@@ -168,13 +172,15 @@ impl Meeting {
             };
             let key = leg.key;
             let due = leg.next_report <= now;
-            let silent = now.saturating_duration_since(leg.last_heard) >= self.policy.media_timeout;
+            let held = leg.slots().next().is_none();
+            let patience = self.policy.media_timeout * if held { HELD_PATIENCE } else { 1 };
+            let silent = now.saturating_duration_since(leg.last_heard) >= patience;
             let unready = leg.transports.iter().any(|t| !t.ready);
             let expects = unready || leg.media.iter().any(|m| m.stream.is_some());
             let timed_out = silent && expects && !leg.timed_out;
             if timed_out {
                 leg.timed_out = true;
-                let seconds = self.policy.media_timeout.as_secs_f32();
+                let seconds = patience.as_secs_f32();
                 let reason = if unready {
                     format!("no media path for {seconds} s: ICE or DTLS did not finish")
                 } else {

@@ -30,7 +30,10 @@ impl Meeting {
         self.tell(key, kind, reason, 0, 0);
     }
 
-    pub(super) fn digit_event(&mut self, key: LegKey, digit: Digit) {
+    pub(super) fn digit_event(&mut self, now: Instant, key: LegKey, digit: Digit) {
+        if !self.leg_mut(key).is_some_and(|leg| leg.digits.take(now, 1)) {
+            return;
+        }
         let ms = digit.duration.as_millis().min(u128::from(u32::MAX)) as u32;
         self.tell(key, LegEventKind::Dtmf, "", u32::from(digit.digit), ms);
     }
