@@ -150,8 +150,10 @@ fn a_stream_goes_on_with_its_numbers_after_hold_and_after_its_line_was_gone() {
             decoder.take(&got);
         }
         assert_eq!((decoder.gaps, decoder.switches), (0, changes), "{kind}");
-        let last = b.stream_to("b", b.slot_ssrc("b", kind, 0));
-        let at = last.last().expect("sent").at;
+        let sent = b.stream_to("b", b.slot_ssrc("b", kind, 0));
+        let numbers: Vec<u16> = sent.iter().map(|g| g.view().sequence()).collect();
+        assert!(numbers.windows(2).all(|w| w[1] == w[0].wrapping_add(1)));
+        let at = sent.last().expect("sent").at;
         assert!(b.now.duration_since(at).as_millis() < 100, "it flows again");
     }
 }
