@@ -362,6 +362,7 @@ impl Participant {
             cx.roster.on_changed(entry);
         }
         self.on_idle(cx);
+        self.accept_incoming(cx);
     }
 
     /// The exchange cannot be: whoever waits is told, and the media stay as they were.
@@ -378,13 +379,10 @@ impl Participant {
             }
             Carrier::Prack { key, request } => {
                 cx.sh.refuse_in(cx.now, *key, &self.dialog, request, why);
+                // It brought the answer to our first offer: there are no media to go back to.
                 if self.plan.is_none() {
                     self.refuse_incoming(cx, why);
-                } else {
-                    self.roll_back(cx, &exchange);
-                    self.write_step(cx);
                 }
-                return;
             }
             Carrier::AckTaken => {
                 self.leave(cx, &Leave::Ended("The media could not be set up"));
@@ -396,10 +394,11 @@ impl Participant {
                 return;
             }
         }
-        if self.phase == Phase::Joined {
+        if !matches!(self.phase, Phase::Leaving | Phase::Gone) {
             self.roll_back(cx, &exchange);
             self.write_upkeep(cx);
             self.on_idle(cx);
+            self.accept_incoming(cx);
         }
     }
 

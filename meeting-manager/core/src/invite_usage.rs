@@ -10,7 +10,8 @@
 //! ```
 //!
 //! At most one exchange is under way. A request that meets one of the peer's own is answered 500 with
-//! Retry-After, one that meets ours 491 (§14.2, RFC 3311 §5.2).
+//! Retry-After, one that meets ours 491 (§14.2, RFC 3311 §5.2). In an early dialog the 200 waits for the PRACK
+//! and for every exchange that began after the INVITE's, in whatever order these end.
 
 use std::time::Duration;
 
@@ -153,15 +154,16 @@ impl Participant {
 
     /// CANCEL: 487 (§9.2); a re-INVITE leaves the dialog as it was.
     pub(crate) fn on_cancel(&mut self, cx: &mut Cx<'_>, key: ServerKey) {
-        if self.incoming.as_ref().is_none_or(|i| i.key != key) {
+        let Some(incoming) = self.incoming.as_ref().filter(|i| i.key == key) else {
             return;
-        }
+        };
         let why = Refusal::new(487, "Request Terminated");
-        if self.exchange.is_some() {
+        if incoming.initial {
+            // An UPDATE or PRACK under way goes with the call.
+            self.refuse_incoming(cx, &why);
+        } else {
             self.fail(cx, &why);
         }
-        // Between PRACK and 200 there is no exchange.
-        self.refuse_incoming(cx, &why);
     }
 
     /// The first provisional response with our SDP, reliably (RFC 3262 §3).
@@ -224,10 +226,14 @@ impl Participant {
                 };
                 self.on_answer(cx, carrier, &answer)
             }
-            (Ok(Body::Sdp(offer)), false) => self.answer_to(cx, &offer).map(|target| {
-                let request = request.clone();
-                self.begin(cx, Carrier::Prack { key, request }, target, false, true);
-            }),
+            (Ok(Body::Sdp(offer)), false) => match self.busy(cx) {
+                // An UPDATE is under way; what the PRACK acknowledges stays acknowledged.
+                Some(why) => Err(why),
+                None => self.answer_to(cx, &offer).map(|target| {
+                    let request = request.clone();
+                    self.begin(cx, Carrier::Prack { key, request }, target, false, true);
+                }),
+            },
             (Ok(Body::Nothing), true) => {
                 Err(Refusal::new(400, "The PRACK lacks the answer to our offer"))
             }
@@ -241,7 +247,6 @@ impl Participant {
         if let Err(why) = outcome {
             cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
             if answer_due {
-                self.exchange = None;
                 self.refuse_incoming(cx, &why);
             } else {
                 self.accept_incoming(cx);
@@ -267,12 +272,16 @@ impl Participant {
             cx.sh.respond(cx.now, *key, response);
         }
         self.conclude(cx);
-        self.accept_incoming(cx);
     }
 
-    /// Nothing is left to agree on before the 200 of a pending INVITE: its record is written.
-    fn accept_incoming(&mut self, cx: &mut Cx<'_>) {
-        if self.incoming.is_some() && self.exchange.is_none() {
+    /// Where nothing is left to agree on before the 200 of a pending INVITE its record is written.
+    pub(crate) fn accept_incoming(&mut self, cx: &mut Cx<'_>) {
+        let described = self.incoming.as_ref().is_some_and(|i| i.described);
+        let acknowledged = self
+            .reliable
+            .as_ref()
+            .is_some_and(|r| r.state() == reliable::State::Idle);
+        if described && acknowledged && self.exchange.is_none() {
             self.write_step(cx);
         }
     }
@@ -519,7 +528,6 @@ impl Participant {
                 self.arm_reliable(cx);
             }
             Some(reliable::Due::GiveUp) => {
-                self.exchange = None;
                 self.refuse_incoming(cx, &Refusal::new(504, "No PRACK came"));
             }
             None => self.arm_reliable(cx),

@@ -386,8 +386,13 @@ impl Participant {
                 cx.sh.timers.set(key, cx.now + DELETE_RETRY);
                 return true;
             }
-            // Who leaves meanwhile has given up waiting for the step.
-            (Write::Step, true) if self.phase != Phase::Leaving => self.on_step_stored(cx),
+            // Who leaves meanwhile has given up waiting for the step. What waits for a step that was asked
+            // for since is not in the record yet; that one has it all.
+            (Write::Step, true)
+                if self.phase != Phase::Leaving && self.queued != Some(Write::Step) =>
+            {
+                self.on_step_stored(cx);
+            }
             (Write::Step, false) if self.phase != Phase::Leaving => self.on_step_failed(cx),
             _ => {}
         }

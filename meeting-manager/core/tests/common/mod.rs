@@ -271,6 +271,13 @@ impl World {
         }
     }
 
+    /// The first of what was held is done now; what it leads to is held as before.
+    pub fn release_one(&mut self) {
+        let command = self.held.pop_front().expect("something is held");
+        self.perform(command);
+        self.run();
+    }
+
     fn perform(&mut self, command: Command) {
         match command {
             Command::Transmit(transmit) => {
