@@ -37,8 +37,11 @@ pub enum Identity {
     },
     /// A meeting manager, another registrar, or a host of a trusted network.
     Trusted,
-    /// Not proved, but part of a dialog that was let through.
+    /// Not proved, but part of a dialog that was let through: it carries a token of ours.
     Dialog,
+    /// Not proved, but by its To tag part of a dialog with a meeting: its owner knows whether that is so. It is let
+    /// through to meetings, and to nobody else.
+    MeetingDialog,
     /// Not proved, and let through for what it asks.
     Anonymous,
 }

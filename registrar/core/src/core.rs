@@ -502,8 +502,11 @@ impl Core {
         let router = self.router();
         if in_dialog(message) {
             // A token was given to a dialog that was let through; a meeting's owner knows its dialogs' tags.
-            if router.has_dialog_token(message) || router.is_for_meeting(message) {
+            if router.has_dialog_token(message) {
                 return Ok(Identity::Dialog);
+            }
+            if router.is_for_meeting(message) {
+                return Ok(Identity::MeetingDialog);
             }
         } else if router.has_edge_token(message) {
             // Only another registrar knows the URI kept in a binding.

@@ -26,6 +26,9 @@ pub enum TokenKind {
     Edge,
     /// In a Record-Route: seen by the peers of a dialog.
     RecordRoute,
+    /// In a Record-Route, towards a host that is neither a client nor of the cluster: the dialog was let through to
+    /// there, and its later requests may go there too.
+    Outside,
 }
 
 impl TokenKind {
@@ -33,6 +36,7 @@ impl TokenKind {
         match self {
             Self::Edge => b'e',
             Self::RecordRoute => b'r',
+            Self::Outside => b'o',
         }
     }
 }
@@ -190,6 +194,7 @@ fn decode(mut body: &[u8]) -> Option<FlowToken> {
     let kind = match take::<1>(bytes)?[0] {
         b'e' => TokenKind::Edge,
         b'r' => TokenKind::RecordRoute,
+        b'o' => TokenKind::Outside,
         _ => return None,
     };
     let node = take::<4>(bytes)?;

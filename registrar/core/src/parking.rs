@@ -73,8 +73,10 @@ impl Core {
         let router = self.router();
         let identity = if self.is_trusted_source(&hop) {
             Identity::Trusted
-        } else if router.has_dialog_token(&message) || router.is_for_meeting(&message) {
+        } else if router.has_dialog_token(&message) {
             Identity::Dialog
+        } else if router.is_for_meeting(&message) {
+            Identity::MeetingDialog
         } else {
             return;
         };

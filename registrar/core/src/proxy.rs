@@ -238,7 +238,11 @@ impl Core {
         let up_flow = proxied.client.then_some(&proxied.hop);
         let down_flow = (way.side == Side::Client).then_some(hop);
         let up = self.tokens.mint(TokenKind::RecordRoute, up_flow);
-        let down = self.tokens.mint(TokenKind::RecordRoute, down_flow);
+        let down_kind = match way.side {
+            Side::Outside => TokenKind::Outside,
+            Side::Client | Side::Inner => TokenKind::RecordRoute,
+        };
+        let down = self.tokens.mint(down_kind, down_flow);
         let up = value(&up, &proxied.hop, !proxied.client);
         let down = value(&down, hop, way.side == Side::Inner);
         request.push_front(HeaderName::RecordRoute, up.as_str());

@@ -95,6 +95,9 @@ fn refuse(status: u16, reason: &'static str) -> Decision {
     Decision::Refuse(Refusal::new(status, reason))
 }
 
+/// A Route value of ours: its token, if it has one, and all of it.
+type OwnRoute = (Option<FlowToken>, Uri);
+
 /// All that routing looks at.
 pub(crate) struct Router<'a> {
     pub settings: &'a Settings,
@@ -169,8 +172,21 @@ impl Router<'_> {
             .is_some_and(|token| token.kind == TokenKind::Edge)
     }
 
-    /// Whether the Request-URI names a meeting here.
+    /// Whether the request goes to a meeting here, once what is ours of its Route is off.
     pub(crate) fn is_for_meeting(&self, message: &Message) -> bool {
+        if message.header(HeaderName::Route).is_none() {
+            return self.names_meeting(message);
+        }
+        let mut routed = message.clone();
+        let undone = self.undo_strict_routing(&mut routed);
+        let Ok(popped) = self.pop_own_routes(&mut routed) else {
+            return false;
+        };
+        let flow = popped.or(undone).and_then(|last| last.0?.flow);
+        flow.is_none() && routed.header(HeaderName::Route).is_none() && self.names_meeting(&routed)
+    }
+
+    fn names_meeting(&self, message: &Message) -> bool {
         Uri::parse(message.request_uri()).is_ok_and(|uri| {
             self.settings.is_ours(&uri)
                 && uri.param("gr").is_none()
@@ -189,36 +205,28 @@ impl Router<'_> {
                 .is_some()
     }
 
-    /// A strict router before us put our URI into the Request-URI: the last Route is the real one (§16.4).
-    fn undo_strict_routing(&self, message: &mut Message) {
-        let Ok(uri) = Uri::parse(message.request_uri()) else {
-            return;
-        };
-        let ours =
-            self.token_of(&uri).is_some() || (uri.is_loose_router() && self.settings.is_ours(&uri));
+    /// A strict router before us put our URI into the Request-URI: the last Route is the real one (§16.4). What it
+    /// put there, where that was so.
+    ///
+    /// Only a value that we placed into a Record-Route counts: whatever else names us, anybody can write.
+    fn undo_strict_routing(&self, message: &mut Message) -> Option<OwnRoute> {
+        let uri = Uri::parse(message.request_uri()).ok()?;
+        let token = self.token_of(&uri)?;
         let mut routes: Vec<String> = message
             .values(HeaderName::Route)
             .map(str::to_owned)
             .collect();
-        if !ours {
-            return;
-        }
-        let Some(last) = routes.pop() else { return };
-        let Ok(address) = NameAddr::parse(&last) else {
-            return;
-        };
+        let address = NameAddr::parse(&routes.pop()?).ok()?;
         message.remove(HeaderName::Route);
         for route in routes.iter().rev() {
             message.push_front(HeaderName::Route, route.as_str());
         }
         message.set_request_uri(&address.uri.to_string());
+        Some((Some(token), uri))
     }
 
     /// Takes our own Route values off; the last one's token and URI.
-    fn pop_own_routes(
-        &self,
-        message: &mut Message,
-    ) -> Result<Option<(Option<FlowToken>, Uri)>, Refusal> {
+    fn pop_own_routes(&self, message: &mut Message) -> Result<Option<OwnRoute>, Refusal> {
         let mut last = None;
         loop {
             let Some(top) = message.values(HeaderName::Route).next() else {
@@ -237,7 +245,7 @@ impl Router<'_> {
 
     /// Decides, and takes off the message what was meant for us.
     pub(crate) fn route(&self, message: &mut Message, hop: &Hop, identity: &Identity) -> Decision {
-        self.undo_strict_routing(message);
+        let undone = self.undo_strict_routing(message);
         let popped = match self.pop_own_routes(message) {
             Ok(popped) => popped,
             Err(refusal) => return Decision::Refuse(refusal),
@@ -247,7 +255,7 @@ impl Router<'_> {
             Err(_) => return refuse(400, "Malformed Request-URI"),
         };
         // A token in the Request-URI itself stands for the flow as well.
-        let last = popped.or_else(|| {
+        let last = popped.or(undone).or_else(|| {
             let token = self.token_of(&request_uri)?;
             Some((Some(token), request_uri.clone()))
         });
@@ -257,22 +265,26 @@ impl Router<'_> {
             let back = self.tokens.is_own_node(token)
                 && (flow.flow.is_some() && hop.flow == flow.flow && self.tokens.is_current(token)
                     || hop.transport == flow.transport && hop.remote == flow.remote);
-            let allowed =
-                in_dialog(message) || token.kind == TokenKind::Edge || identity.is_trusted();
+            let allowed = in_dialog(message) && *identity != Identity::MeetingDialog
+                || token.kind == TokenKind::Edge
+                || identity.is_trusted();
             if !allowed {
                 return refuse(403, "This Route Is For Requests In A Dialog");
             }
             if !back {
-                return self.to_flow(message, token, uri, &request_uri);
+                return self.to_flow(token, uri, &request_uri);
             }
         }
+        let outside = last
+            .and_then(|(token, _)| token)
+            .is_some_and(|token| token.kind == TokenKind::Outside);
         if let Some(next) = message.values(HeaderName::Route).next() {
-            return self.to_foreign_route(next, identity);
+            return self.to_foreign_route(next, identity, outside);
         }
         if self.settings.is_ours(&request_uri) {
-            return self.to_local(message, &request_uri, identity);
+            return self.to_local(message, &request_uri, identity, outside);
         }
-        self.to_foreign(&request_uri, identity)
+        self.to_foreign(&request_uri, identity, outside)
     }
 
     /// The hop of a token made by this node; `None` where the connection is gone.
@@ -319,13 +331,7 @@ impl Router<'_> {
         listens.then(|| Hop::to(flow.transport, SocketAddr::new(flow.remote.ip(), port)))
     }
 
-    fn to_flow(
-        &self,
-        message: &Message,
-        token: &FlowToken,
-        uri: &Uri,
-        request_uri: &Uri,
-    ) -> Decision {
+    fn to_flow(&self, token: &FlowToken, uri: &Uri, request_uri: &Uri) -> Decision {
         if !self.tokens.is_own_node(token) {
             let mut way = Way::to(Destination::Name(Box::new(uri.clone())), Side::Inner);
             way.routes.push(uri.to_string());
@@ -336,37 +342,46 @@ impl Router<'_> {
         }
         // The client came back over another connection; a GRUU still names it.
         if self.settings.is_ours(request_uri) && request_uri.param("gr").is_some() {
-            return self.to_gruu(message, request_uri);
+            return self.to_gruu(request_uri);
         }
         refuse(430, "Flow Failed")
     }
 
-    /// Whether we carry requests of this sender to hosts we know nothing of.
-    fn may_relay(&self, identity: &Identity) -> bool {
+    /// Whether we carry requests of this sender to a host that is not of the cluster. `outside`: the request has
+    /// the token of a dialog that was let through to such a host.
+    ///
+    /// Guests and callers that proved nothing never get out: a gateway in a trusted network costs money.
+    fn may_go_to(&self, uri: &Uri, identity: &Identity, outside: bool) -> bool {
         match identity {
             Identity::Trusted => true,
-            Identity::User { .. } | Identity::Dialog => self.settings.relay,
-            Identity::Guest { .. } | Identity::Anonymous => false,
+            Identity::User { .. } => self.is_open_to_users(uri),
+            Identity::Dialog => outside && self.is_open_to_users(uri),
+            Identity::Guest { .. } | Identity::MeetingDialog | Identity::Anonymous => false,
         }
     }
 
-    /// A host we would accept requests from: a member, or in a trusted network.
-    fn is_trusted_host(&self, uri: &Uri) -> bool {
-        uri.ip().is_some_and(|ip| {
-            self.settings.trusted.iter().any(|net| net.contains(&ip))
-                || self
-                    .members
-                    .values()
-                    .flat_map(|m| &m.sip)
-                    .any(|(_, a)| a.ip() == ip && uri.port.unwrap_or(5060) == a.port())
-        })
+    /// Whether users may call a host: any where we relay, else those in trusted networks. Managers and registrars
+    /// are reached by what they serve, never by address.
+    fn is_open_to_users(&self, uri: &Uri) -> bool {
+        let Some(ip) = uri.ip() else {
+            return self.settings.relay;
+        };
+        let default = uri.transport().map_or(5060, Transport::default_port);
+        let address = SocketAddr::new(ip, uri.port.unwrap_or(default));
+        let is_member = self
+            .members
+            .values()
+            .flat_map(|m| &m.sip)
+            .any(|(_, a)| *a == address);
+        let is_trusted = || self.settings.trusted.iter().any(|net| net.contains(&ip));
+        !is_member && (self.settings.relay || is_trusted())
     }
 
-    fn to_foreign_route(&self, next: &str, identity: &Identity) -> Decision {
+    fn to_foreign_route(&self, next: &str, identity: &Identity, outside: bool) -> Decision {
         let Ok(address) = NameAddr::parse(next) else {
             return refuse(400, "Malformed Route");
         };
-        if self.may_relay(identity) || self.is_trusted_host(&address.uri) {
+        if self.may_go_to(&address.uri, identity, outside) {
             one(Way::to(
                 Destination::Name(Box::new(address.uri)),
                 Side::Outside,
@@ -376,8 +391,8 @@ impl Router<'_> {
         }
     }
 
-    fn to_foreign(&self, uri: &Uri, identity: &Identity) -> Decision {
-        if self.may_relay(identity) || self.is_trusted_host(uri) {
+    fn to_foreign(&self, uri: &Uri, identity: &Identity, outside: bool) -> Decision {
+        if self.may_go_to(uri, identity, outside) {
             return one(Way::to(
                 Destination::Name(Box::new(uri.clone())),
                 Side::Outside,
@@ -391,7 +406,13 @@ impl Router<'_> {
         }
     }
 
-    fn to_local(&self, message: &Message, uri: &Uri, identity: &Identity) -> Decision {
+    fn to_local(
+        &self,
+        message: &Message,
+        uri: &Uri,
+        identity: &Identity,
+        outside: bool,
+    ) -> Decision {
         let Some(user) = uri.user_decoded() else {
             return refuse(400, "Bad Escape In Request-URI");
         };
@@ -412,8 +433,19 @@ impl Router<'_> {
             // §10.2: the Request-URI of a REGISTER names a domain; many clients put a user there all the same.
             return Decision::Register;
         }
-        if uri.param("gr").is_some() {
-            return self.to_gruu(message, uri);
+        let gruu = uri.param("gr").is_some();
+        // A user's device is in a dialog by its flow; by name these reach meetings, but for a device that a host
+        // outside knows by its GRUU.
+        let allowed = match identity {
+            Identity::User { .. } | Identity::Trusted | Identity::Anonymous => true,
+            Identity::Dialog => gruu && outside || !gruu && !self.is_known_user(&user),
+            Identity::Guest { .. } | Identity::MeetingDialog => !gruu && !self.is_known_user(&user),
+        };
+        if !allowed {
+            return refuse(403, "Only Meetings May Be Called This Way");
+        }
+        if gruu {
+            return self.to_gruu(uri);
         }
         if self.is_known_user(&user) {
             return self.to_user(&user);
@@ -421,7 +453,7 @@ impl Router<'_> {
         self.to_meeting(message, &user)
     }
 
-    fn to_gruu(&self, _message: &Message, uri: &Uri) -> Decision {
+    fn to_gruu(&self, uri: &Uri) -> Decision {
         let now = self.wall.as_secs();
         let Some(user) = uri.user_decoded() else {
             return refuse(400, "Bad Escape In Request-URI");

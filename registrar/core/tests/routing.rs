@@ -398,6 +398,197 @@ fn strict_routers_request_uri_is_put_right() {
 }
 
 #[test]
+fn only_a_recorded_route_in_the_request_uri_makes_the_last_route_the_target() {
+    // RFC 3261 §16.4. A gateway in a trusted network must not be reached so either.
+    let gateway = "203.0.113.50:5060";
+    let mut world = World::with(|s| s.trusted = vec!["203.0.113.0/24".parse().expect("a net")]);
+    world = world.with_members();
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    let victims = [
+        "sip:bob@example.org".to_owned(),
+        format!("sip:+1901@{gateway}"),
+    ];
+    for own in [
+        "sip:lobby@example.org;lr",
+        "sip:lobby@192.0.2.1;lr",
+        "sip:192.0.2.1;lr",
+    ] {
+        for (n, method) in ["INVITE", "MESSAGE", "OPTIONS", "ACK"]
+            .into_iter()
+            .enumerate()
+        {
+            for victim in &victims {
+                let id = 500 + n as u64;
+                let mut request = in_dialog(method, own, udp(66), &[format!("<{victim}>")], id);
+                request.branch = format!("z9hG4bK{}", world.unique());
+                world.deliver(udp(66), request.message());
+                for sent in world.sent.drain(..) {
+                    let to_victim =
+                        sent.hop.remote == udp(2).remote || sent.hop.remote.to_string() == gateway;
+                    assert!(
+                        !to_victim,
+                        "{method} {own} {victim}: {}",
+                        text(&sent.message)
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn to_tag_alone_opens_the_way_to_meetings_and_nobody_else() {
+    let mut world = World::with(|s| s.trusted = vec!["203.0.113.0/24".parse().expect("a net")]);
+    world = world.with_members();
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    let info = in_dialog("INFO", LOBBY, udp(66), &[], 510);
+    world.deliver(udp(66), info.message());
+    world.take_request("INFO", member_hop(1));
+    let own = "<sip:192.0.2.1;lr>".to_owned();
+    let info = in_dialog("INFO", LOBBY, udp(66), std::slice::from_ref(&own), 511);
+    world.deliver(udp(66), info.message());
+    world.take_request("INFO", member_hop(1));
+    for (n, (uri, routes)) in [
+        ("sip:bob@example.org", vec![]),
+        ("sip:bob@example.org", vec![own.clone()]),
+        (LOBBY, vec!["<sip:203.0.113.50;lr>".to_owned()]),
+        (LOBBY, vec![own, "<sip:10.0.0.2:5070;lr>".to_owned()]),
+        ("sip:lobby@10.0.0.2:5070", vec![]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let request = in_dialog("MESSAGE", uri, udp(66), &routes, 520 + n as u64);
+        world.deliver(udp(66), request.message());
+        world.take_status(407);
+        world.assert_silent();
+    }
+}
+
+/// A guest of the lobby at `at`, and the Route that its call there was given.
+fn guest_in_the_lobby(world: &mut World, at: Hop) -> (registrar_core::GuestPass, Vec<String>) {
+    let pass = GuestMint::new([3; 32])
+        .issue("lobby", WALL + 100, 7)
+        .expect("valid");
+    let n = world.unique();
+    let mut invite = Request::new("INVITE", LOBBY, at, n);
+    invite.from = format!("<sip:{}@{DOMAIN}>;tag=f{n}", pass.user);
+    world.authenticated(at, &pass.user, &pass.password, &invite);
+    let invite = world.take_request("INVITE", member_hop(1));
+    let contact = [(HeaderName::Contact, "<sip:lobby@example.org>;isfocus")];
+    world.deliver(member_hop(1), answer(&invite, 200, &contact));
+    let ok = world.take_status(200);
+    (pass, caller_routes(&ok))
+}
+
+#[test]
+fn token_of_a_guests_dialog_leads_to_meetings_and_nowhere_else() {
+    let mut world = World::with(|s| {
+        s.trusted = vec!["203.0.113.0/24".parse().expect("a net")];
+        s.relay = true;
+    })
+    .with_members();
+    let contact = "<sip:x@k.invalid;transport=ws>;reg-id=1;+sip.instance=\"<urn:uuid:1>\"";
+    world.register("bob", hop(Transport::Wss, 2, 40_000), contact);
+    let at = hop(Transport::Wss, 1, 40_000);
+    let (_, routes) = guest_in_the_lobby(&mut world, at);
+    let top = routes[0].trim_matches(['<', '>']).to_owned();
+    for (n, uri) in [
+        "sip:bob@example.org",
+        "sip:bob@example.org;gr=urn:uuid:1",
+        "sip:+1900@203.0.113.50",
+        "sip:x@elsewhere.example",
+        "sip:lobby@10.0.0.2:5070",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let invite = in_dialog("INVITE", uri, at, &routes, 530 + n as u64);
+        world.deliver(at, invite.message());
+        let sent = world.take();
+        let status = sent.message.status().map(|s| s.get());
+        assert!(matches!(status, Some(403 | 404)), "{}", text(&sent.message));
+        // The same with our URI where a strict router puts it.
+        let mut strict = routes[1..].to_vec();
+        strict.push(format!("<{uri}>"));
+        let invite = in_dialog("INVITE", &top, at, &strict, 540 + n as u64);
+        world.deliver(at, invite.message());
+        let sent = world.take();
+        let status = sent.message.status().map(|s| s.get());
+        assert!(matches!(status, Some(403 | 404)), "{}", text(&sent.message));
+        world.assert_silent();
+        assert!(world.resolves.is_empty());
+    }
+}
+
+#[test]
+fn guest_and_stranger_reach_no_gateway_and_no_manager_by_address() {
+    let mut world = World::with(|s| {
+        s.trusted = vec!["203.0.113.0/24".parse().expect("a net")];
+        s.relay = true;
+        s.foreign_callers = true;
+    })
+    .with_members();
+    let at = hop(Transport::Wss, 1, 40_000);
+    let (pass, _) = guest_in_the_lobby(&mut world, at);
+    for (uri, route) in [
+        ("sip:+1900@203.0.113.50", None),
+        ("sip:other@10.0.0.2:5070", None),
+        ("sip:other@example.org", Some("<sip:10.0.0.2:5070;lr>")),
+        (LOBBY, Some("<sip:10.0.0.2:5070;lr>")),
+        (LOBBY, Some("<sip:203.0.113.50;lr>")),
+        (LOBBY, Some("<sip:elsewhere.example;lr>")),
+    ] {
+        let n = world.unique();
+        let mut invite = Request::new("INVITE", uri, at, n);
+        invite.from = format!("<sip:{}@{DOMAIN}>;tag=f{n}", pass.user);
+        invite.headers.extend(route.map(|r| format!("Route: {r}")));
+        world.authenticated(at, &pass.user, &pass.password, &invite);
+        world.take_status(403);
+        world.assert_silent();
+        assert!(world.resolves.is_empty());
+        let n = world.unique();
+        let mut invite = Request::new("INVITE", uri, udp(66), n);
+        invite.from = "<sip:eve@elsewhere.example>;tag=e".into();
+        invite.headers.extend(route.map(|r| format!("Route: {r}")));
+        world.deliver(udp(66), invite.message());
+        let sent = world.take();
+        let status = sent.message.status().map(|s| s.get());
+        assert!(matches!(status, Some(403 | 407)), "{}", text(&sent.message));
+        assert!(world.resolves.is_empty());
+    }
+}
+
+#[test]
+fn user_calls_a_gateway_of_a_trusted_network_and_its_dialog_goes_on() {
+    let mut world = World::with(|s| s.trusted = vec!["203.0.113.0/24".parse().expect("a net")]);
+    world = world.with_members();
+    let at = hop(Transport::Wss, 1, 40_000);
+    let gateway = Hop::to(
+        Transport::Udp,
+        "203.0.113.50:5060".parse().expect("address"),
+    );
+    world.invite("alice", at, "sip:+1900@203.0.113.50");
+    let invite = world.take_request("INVITE", gateway);
+    let contact = [(HeaderName::Contact, "<sip:+1900@203.0.113.51>")];
+    world.deliver(gateway, answer(&invite, 200, &contact));
+    let routes = caller_routes(&world.take_status(200));
+    let other = Hop::to(
+        Transport::Udp,
+        "203.0.113.51:5060".parse().expect("address"),
+    );
+    for (method, n) in [("ACK", 560), ("BYE", 561)] {
+        let request = in_dialog(method, "sip:+1900@203.0.113.51", at, &routes, n);
+        world.deliver(at, request.message());
+        let got = world.take_request(method, other);
+        assert_eq!(got.values(HeaderName::Route).count(), 0);
+    }
+    // By a member's address users call nobody.
+    world.invite("alice", at, "sip:lobby@10.0.0.2:5070");
+    world.take_status(403);
+}
+
+#[test]
 fn path_of_a_binding_becomes_the_route_and_a_strict_one_the_request_uri() {
     let mut world = World::new();
     for (n, (lr, uri)) in [(";lr", "sip:bob@10.2.2.2"), ("", "sip:10.1.1.1")]
