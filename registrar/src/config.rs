@@ -129,7 +129,7 @@ pub struct Limits {
     pub requests: usize,
     /// Devices one call is forked to.
     pub branches: usize,
-    /// Wrong passwords one address may send in a minute.
+    /// Wrong passwords one address may send for one user in a minute; ten times as many for all users.
     pub wrong_passwords_per_minute: u32,
 }
 

@@ -273,3 +273,51 @@ async fn ringing_call_is_pending_until_it_is_answered() {
         .expect("an answered call is not waited for");
     alice.response(200).await;
 }
+
+#[tokio::test]
+async fn stranger_who_feigns_a_strict_router_rings_nobody() {
+    let site = Site::start().await;
+    let udp = site.registrar.addresses().udp[0];
+    let (mut alice, mut bob) = (Ua::udp("alice", udp).await, Ua::udp("bob", udp).await);
+    alice.register().await;
+    bob.register().await;
+    let uri = format!("sip:alice@{DOMAIN}");
+    let mut mallory = Ua::udp("mallory", udp).await;
+    for method in ["INVITE", "MESSAGE"] {
+        let forged = mallory.build(
+            method,
+            &format!("sip:lobby@{DOMAIN};lr"),
+            &format!("<{uri}>;tag=zz"),
+            method,
+            &format!("Route: <{uri}>\r\n"),
+        );
+        mallory.send(&forged).await;
+        mallory.response(407).await;
+    }
+    // What reaches Alice first is what Bob, who has a password, sends after it.
+    bob.authenticated("MESSAGE", &uri, &format!("<{uri}>"), "honest")
+        .await;
+    let message = alice.request("MESSAGE").await;
+    assert_eq!(message.call_id(), "honest");
+}
+
+#[tokio::test]
+async fn junk_credentials_from_an_address_do_not_keep_its_users_out() {
+    let site = Site::start().await;
+    let udp = site.registrar.addresses().udp[0];
+    let mut junk = Ua::udp("alice", udp).await;
+    let credentials = "Authorization: Digest username=\"alice\", realm=\"example.org\", nonce=\"junk\", \
+         uri=\"sip:example.org\", response=\"00\", algorithm=MD5, qop=auth, nc=00000001, cnonce=\"c\"\r\n";
+    for n in 0..100 {
+        let register = junk.build(
+            "REGISTER",
+            &format!("sip:{DOMAIN}"),
+            &format!("<sip:alice@{DOMAIN}>"),
+            &format!("junk-{n}"),
+            credentials,
+        );
+        junk.send(&register).await;
+        junk.response(401).await;
+    }
+    Ua::udp("alice", udp).await.register().await;
+}

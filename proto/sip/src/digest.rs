@@ -1,12 +1,13 @@
 //! Digest authentication (RFC 7616, RFC 8760, RFC 3261 §22): SHA-256 and MD5, qop=auth, stateless nonces.
 //!
-//! A nonce is the time it was made and an HMAC over that: any member of the cluster with the key can check one that
-//! another has issued. What is remembered, in bounded memory, is which nonce counts were used, so that nothing is
+//! A nonce is the time it was made and an HMAC over that and the address it was sent to: any member of the cluster
+//! with the key can check one that another has issued, and one sent to somebody else proves nothing. What is remembered, in bounded memory, is which nonce counts were used, so that nothing is
 //! accepted twice by one process. The memory is per (nonce, user, cnonce): a repeated request has all three.
 
 mod credentials;
 mod window;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -117,10 +118,13 @@ pub enum Verdict {
     Ok(String),
     /// None for our realm, or not understood: challenge.
     Missing,
-    /// Right but for the nonce (expired, or nc out of window): challenge with stale=true.
+    /// The nonce is none that was issued to this source lately, or nc is out of its window: challenge with
+    /// stale=true. Whether the password was right is not told (RFC 7616 §3.3 asks only that the nonce is invalid), so
+    /// that nobody can guess with nonces that are not his.
     Stale,
-    /// Wrong password, user unknown, replay, uri mismatch (the caller cannot tell which from the time it took).
-    Wrong,
+    /// Wrong password, user unknown, replay, uri mismatch (the caller cannot tell which from the time it took), for a
+    /// nonce that was issued to this source: it did get our challenge. With the user name it claimed.
+    Wrong(String),
     /// Malformed: 400.
     Malformed(&'static str),
 }
@@ -148,7 +152,7 @@ impl Authenticator {
     pub fn new(key: [u8; 32], realm: &str, lifetime: Duration) -> Self {
         let nonces = Nonces { key };
         // Hex of the right length that nobody can answer for without the key.
-        let sha256 = hex::encode(nonces.mac(realm, b"nobody", 0));
+        let sha256 = hex::encode(nonces.mac(realm, b"nobody", 0, &[]));
         Self {
             nonces,
             realm: realm.to_owned(),
@@ -170,9 +174,10 @@ impl Authenticator {
     }
 
     /// Challenge values, by default SHA-256 then MD5 (RFC 8760 §2.4), for WWW-Authenticate or Proxy-Authenticate.
+    /// Only requests from `source` can answer them.
     #[must_use]
-    pub fn challenges(&self, now_unix: Duration, stale: bool) -> Vec<String> {
-        let nonce = self.nonces.issue(&self.realm, millis(now_unix));
+    pub fn challenges(&self, now_unix: Duration, source: IpAddr, stale: bool) -> Vec<String> {
+        let nonce = self.nonces.issue(&self.realm, source, millis(now_unix));
         let realm = credentials::quoted(&self.realm);
         let stale = if stale { ", stale=true" } else { "" };
         let challenge = |algorithm: &Algorithm| {
@@ -184,7 +189,7 @@ impl Authenticator {
         self.algorithms.iter().map(challenge).collect()
     }
 
-    /// Checks Authorization (`proxy` false) or Proxy-Authorization. `ha1` looks a user up; for unknown users the same
+    /// Checks Authorization (`proxy` false) or Proxy-Authorization of a request from `source`. `ha1` looks a user up; for unknown users the same
     /// work is done. Body is not covered (qop=auth only).
     ///
     /// A 2xx of ours does not depend on which member issued the nonce, but a replay is only noticed by the process
@@ -192,6 +197,7 @@ impl Authenticator {
     pub fn verify(
         &mut self,
         now_unix: Duration,
+        source: IpAddr,
         request: &Message,
         proxy: bool,
         ha1: &dyn Fn(&str) -> Option<Ha1>,
@@ -206,7 +212,7 @@ impl Authenticator {
         for value in request.headers(name).take(credentials::MAX_FIELDS) {
             match Credentials::parse(value, &self.realm) {
                 Ok(credentials) => {
-                    return self.judge(millis(now_unix), request, &credentials, ha1);
+                    return self.judge(millis(now_unix), source, request, &credentials, ha1);
                 }
                 Err(Refused::NotOurs) => {}
                 Err(Refused::Malformed(what)) => verdict = Verdict::Malformed(what),
@@ -218,6 +224,7 @@ impl Authenticator {
     fn judge(
         &mut self,
         now_ms: u64,
+        source: IpAddr,
         request: &Message,
         c: &Credentials,
         ha1: &dyn Fn(&str) -> Option<Ha1>,
@@ -240,22 +247,21 @@ impl Authenticator {
                 .as_bytes()
                 .ct_eq(c.response.to_ascii_lowercase().as_bytes()),
         );
-        let issued = self.nonces.check(&self.realm, &c.nonce);
+        let issued = self.nonces.check(&self.realm, source, &c.nonce);
         let same_uri = is_same_uri(&c.uri, request.request_uri());
-        if !right || !same_uri || known.is_none() {
-            return Verdict::Wrong;
-        }
-        // RFC 7616 §3.3: stale only where the digest is right for the nonce it used.
         let Some(issued_ms) = issued.filter(|issued| self.is_fresh(*issued, now_ms)) else {
             return Verdict::Stale;
         };
+        if !right || !same_uri || known.is_none() {
+            return Verdict::Wrong(c.username.clone());
+        }
         let oldest = now_ms.saturating_sub(self.lifetime_ms);
         let mut id = [0u8; 16];
         let hash = Sha256::digest(format!("{}\n{}\n{}", c.nonce, c.cnonce, c.username));
         id.copy_from_slice(&hash[..16]);
         match self.counts.spend(oldest, issued_ms, id, c.nc) {
             Use::First => Verdict::Ok(c.username.clone()),
-            Use::Again => Verdict::Wrong,
+            Use::Again => Verdict::Wrong(c.username.clone()),
             Use::Forgotten => Verdict::Stale,
         }
     }
@@ -282,7 +288,8 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Eight bytes of time (milliseconds since the Unix epoch, big-endian), sixteen of HMAC-SHA-256, in base64url.
+/// Eight bytes of time (milliseconds since the Unix epoch, big-endian), sixteen of HMAC-SHA-256 over time, source and
+/// realm, in base64url.
 struct Nonces {
     key: [u8; 32],
 }
@@ -294,24 +301,34 @@ impl std::fmt::Debug for Nonces {
 }
 
 impl Nonces {
-    fn mac(&self, realm: &str, purpose: &[u8], time_ms: u64) -> [u8; 32] {
+    fn mac(&self, realm: &str, purpose: &[u8], time_ms: u64, source: &[u8]) -> [u8; 32] {
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.key)
             .expect("HMAC takes a key of any length");
         mac.update(purpose);
         mac.update(&time_ms.to_be_bytes());
+        mac.update(source);
         mac.update(realm.as_bytes());
         mac.finalize().into_bytes().into()
     }
 
-    fn issue(&self, realm: &str, time_ms: u64) -> String {
+    fn tag(&self, realm: &str, source: IpAddr, time_ms: u64) -> [u8; 32] {
+        // IPv4 as IPv6, so that every source has the same length.
+        let source = match source {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+            IpAddr::V6(v6) => v6,
+        };
+        self.mac(realm, b"nonce", time_ms, &source.octets())
+    }
+
+    fn issue(&self, realm: &str, source: IpAddr, time_ms: u64) -> String {
         let mut nonce = [0u8; 24];
         nonce[..8].copy_from_slice(&time_ms.to_be_bytes());
-        nonce[8..].copy_from_slice(&self.mac(realm, b"nonce", time_ms)[..16]);
+        nonce[8..].copy_from_slice(&self.tag(realm, source, time_ms)[..16]);
         URL_SAFE_NO_PAD.encode(nonce)
     }
 
-    /// When it was issued; `None` if not by us.
-    fn check(&self, realm: &str, nonce: &str) -> Option<u64> {
+    /// When it was issued; `None` if not by us, or to another.
+    fn check(&self, realm: &str, source: IpAddr, nonce: &str) -> Option<u64> {
         // The length first: what a peer sends is not decoded into memory of its choice.
         if nonce.len() != 32 {
             return None;
@@ -319,7 +336,7 @@ impl Nonces {
         let bytes: [u8; 24] = URL_SAFE_NO_PAD.decode(nonce).ok()?.try_into().ok()?;
         let (time, tag) = bytes.split_at(8);
         let time_ms = u64::from_be_bytes(time.try_into().ok()?);
-        let expected = self.mac(realm, b"nonce", time_ms);
+        let expected = self.tag(realm, source, time_ms);
         bool::from(expected[..16].ct_eq(tag)).then_some(time_ms)
     }
 }

@@ -1,9 +1,10 @@
 //! The second processor: who sent a request, and may it go on (RFC 3261 §22, RFC 7616, RFC 8760, RFC 3325).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use sip::digest::{Authenticator, Verdict};
 use sip::{HeaderName, Hop, Message};
 
@@ -12,9 +13,9 @@ use crate::guest::{GuestMint, GuestName};
 use crate::settings::Settings;
 use crate::users::Users;
 
-/// Source addresses whose failures are counted; beyond it the oldest window is forgotten. Lowering it lets a
-/// distributed guesser hide sooner.
-const SOURCES_MAX: usize = 4096;
+/// How many times the failures one source may have for one user it may have for all together. Raising it lets it try
+/// one password on more users; lowering it lets one guesser behind a NAT lock out the others there sooner.
+const USERS_GUESSED: u32 = 10;
 
 /// Who a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +66,7 @@ pub(crate) struct Authentication {
     guests: GuestMint,
     realm: String,
     filler: [u8; 32],
-    /// Failures of a source in the minute it is in.
-    failures: BTreeMap<IpAddr, (u64, u32)>,
+    failures: Failures,
     pub(crate) failed: u64,
     pub(crate) challenged: u64,
 }
@@ -79,7 +79,7 @@ impl Authentication {
             guests: GuestMint::new(guest_key),
             realm: settings.realm.clone(),
             filler: nonce_key,
-            failures: BTreeMap::new(),
+            failures: Failures::default(),
             failed: 0,
             challenged: 0,
         }
@@ -95,24 +95,28 @@ impl Authentication {
         users: &Users,
         settings: &Settings,
     ) -> Result<Identity, Refusal> {
+        let source = source_of(hop.remote.ip());
         let minute = wall.as_secs() / 60;
-        let source = hop.remote.ip();
-        if let Some((at, count)) = self.failures.get(&source)
-            && *at == minute
-            && *count >= settings.limits.failures_per_source
+        let limit = settings.limits.failures_per_source;
+        let (guests, realm, filler) = (&self.guests, &self.realm, &self.filler);
+        let ha1 = |user: &str| guests.ha1(user, realm).or_else(|| users.ha1(user, filler));
+        let verdict = self
+            .authenticator
+            .verify(wall, source, message, proxy, &ha1);
+        // Whoever guesses too much is not told any more when it guessed right.
+        if let Verdict::Ok(user) | Verdict::Wrong(user) = &verdict
+            && self.failures.is_cut_off(source, user, minute, limit)
         {
             return Err(Refusal::new(403, "Too Many Wrong Passwords, Wait A Minute"));
         }
-        let (guests, realm, filler) = (&self.guests, &self.realm, &self.filler);
-        let ha1 = |user: &str| guests.ha1(user, realm).or_else(|| users.ha1(user, filler));
-        match self.authenticator.verify(wall, message, proxy, &ha1) {
+        match verdict {
             Verdict::Ok(user) => Self::identity(&user, wall, users),
-            Verdict::Missing => Err(self.challenge(wall, proxy, false)),
-            Verdict::Stale => Err(self.challenge(wall, proxy, true)),
-            Verdict::Wrong => {
+            Verdict::Missing => Err(self.challenge(wall, source, proxy, false)),
+            Verdict::Stale => Err(self.challenge(wall, source, proxy, true)),
+            Verdict::Wrong(user) => {
                 self.failed += 1;
-                self.count_failure(source, minute);
-                Err(self.challenge(wall, proxy, false))
+                self.failures.count(source, &user, minute);
+                Err(self.challenge(wall, source, proxy, false))
             }
             Verdict::Malformed(reason) => Err(Refusal::new(400, reason)),
         }
@@ -137,7 +141,7 @@ impl Authentication {
         })
     }
 
-    fn challenge(&mut self, wall: Duration, proxy: bool, stale: bool) -> Refusal {
+    fn challenge(&mut self, wall: Duration, source: IpAddr, proxy: bool, stale: bool) -> Refusal {
         self.challenged += 1;
         let (status, reason, name) = if proxy {
             (
@@ -149,24 +153,66 @@ impl Authentication {
             (401, "Unauthorized", HeaderName::WwwAuthenticate)
         };
         let mut refusal = Refusal::new(status, reason);
-        for value in self.authenticator.challenges(wall, stale) {
+        for value in self.authenticator.challenges(wall, source, stale) {
             refusal = refusal.with(name, value);
         }
         refusal
     }
+}
 
-    fn count_failure(&mut self, source: IpAddr, minute: u64) {
-        if self.failures.len() >= SOURCES_MAX && !self.failures.contains_key(&source) {
-            self.failures.retain(|_, (at, _)| *at == minute);
-            if self.failures.len() >= SOURCES_MAX {
-                self.failures.pop_first();
-            }
+/// What counts as one source: an IPv4 address, or the /64 of an IPv6 one, in which a host changes its address at will.
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+fn short_hash(user: &str) -> [u8; 16] {
+    let hash = Sha256::digest(user.as_bytes());
+    std::array::from_fn(|i| hash[i])
+}
+
+/// Wrong passwords of the minute that is, by source and user.
+///
+/// Only what answers a challenge that was sent to the source is counted here, so nobody can make failures for
+/// somebody else's address.
+#[derive(Debug, Default)]
+struct Failures {
+    minute: u64,
+    by_source: BTreeMap<IpAddr, u32>,
+    /// The user's name as a hash: a peer does not choose how much is kept.
+    by_user: BTreeMap<(IpAddr, [u8; 16]), u32>,
+}
+
+/// Sources, and users tried by sources, that are counted within a minute. Beyond it no new one is: raising it costs
+/// memory, lowering it lets a guesser with many addresses go uncounted.
+const FAILURES_MAX: usize = 16_384;
+
+impl Failures {
+    fn is_cut_off(&mut self, source: IpAddr, user: &str, minute: u64, limit: u32) -> bool {
+        if self.minute != minute {
+            *self = Self {
+                minute,
+                ..Self::default()
+            };
         }
-        let entry = self.failures.entry(source).or_insert((minute, 0));
-        if entry.0 != minute {
-            *entry = (minute, 0);
+        let all = self.by_source.get(&source).copied().unwrap_or(0);
+        let key = (source, short_hash(user));
+        all >= limit.saturating_mul(USERS_GUESSED)
+            || self.by_user.get(&key).is_some_and(|count| *count >= limit)
+    }
+
+    fn count(&mut self, source: IpAddr, user: &str, minute: u64) {
+        debug_assert_eq!(self.minute, minute, "asked before it counts");
+        if self.by_source.len() < FAILURES_MAX || self.by_source.contains_key(&source) {
+            let all = self.by_source.entry(source).or_insert(0);
+            *all = all.saturating_add(1);
         }
-        entry.1 += 1;
+        let key = (source, short_hash(user));
+        if self.by_user.len() < FAILURES_MAX || self.by_user.contains_key(&key) {
+            *self.by_user.entry(key).or_insert(0) += 1;
+        }
     }
 }
 

@@ -52,7 +52,8 @@ pub struct CoreLimits {
     pub parked: usize,
     /// Route, Record-Route or Via values accepted in one request.
     pub route_values: usize,
-    /// Wrong passwords one source address may send within a minute before it is turned away with 403.
+    /// Wrong passwords one source address may send for one user within a minute before that user is turned away there
+    /// with 403; ten times as many for all users together.
     pub failures_per_source: u32,
 }
 

@@ -73,11 +73,57 @@ fn guessing_passwords_is_cut_off_for_a_minute() {
         world.take_status(401);
     }
     let request = world.register_request("alice", udp(1), "<sip:x@198.51.100.1>");
-    world.deliver(udp(1), request.message());
+    world.authenticated(udp(1), "alice", "secret", &request);
     world.take_status(403);
-    // Others are not locked out, and neither is this one for ever.
+    // Another user there and the same one elsewhere are not locked out, and neither is this one for ever.
+    world.register("bob", udp(1), "<sip:bob@198.51.100.1>");
     world.register("alice", udp(2), "<sip:alice@198.51.100.2>");
     world.advance(Duration::from_secs(61));
+    world.register("alice", udp(1), "<sip:alice@198.51.100.1>");
+}
+
+#[test]
+fn one_password_tried_on_many_users_is_cut_off_too() {
+    let mut world = World::with(|s| s.limits.failures_per_source = 3);
+    for n in 0..30 {
+        let user = format!("user{n}");
+        let request = world.register_request(&user, udp(1), "<sip:x@198.51.100.1>");
+        world.authenticated(udp(1), &user, "123456", &request);
+        world.take_status(401);
+    }
+    let request = world.register_request("alice", udp(1), "<sip:x@198.51.100.1>");
+    world.authenticated(udp(1), "alice", "secret", &request);
+    world.take_status(403);
+    world.register("alice", udp(2), "<sip:alice@198.51.100.2>");
+}
+
+#[test]
+fn credentials_for_challenges_the_source_never_got_lock_nobody_out() {
+    let mut world = World::with(|s| s.limits.failures_per_source = 3);
+    // What somebody who writes another's address can send: a made-up nonce, and one that was sent to himself.
+    let request = world.register_request("alice", udp(9), "<sip:x@198.51.100.1>");
+    world.deliver(udp(9), request.message());
+    let challenge = world.take_status(401);
+    let value = challenge
+        .header(HeaderName::WwwAuthenticate)
+        .expect("one")
+        .to_owned();
+    let made_up = "Digest realm=\"example.org\", nonce=\"junk\", algorithm=MD5, qop=\"auth\"";
+    for n in 0..200 {
+        let challenge = if n % 2 == 0 { made_up } else { &value };
+        let uri = format!("sip:{DOMAIN}");
+        let credentials =
+            sip::digest::authorize(challenge, "alice", "guess", "REGISTER", &uri, "c", n + 1)
+                .expect("answerable");
+        let mut junk = world.register_request("alice", udp(1), "<sip:x@198.51.100.1>");
+        junk.headers.push(format!("Authorization: {credentials}"));
+        world.deliver(udp(1), junk.message());
+        let again = world.take_status(401);
+        let stale = again
+            .headers(HeaderName::WwwAuthenticate)
+            .all(|v| v.contains("stale=true"));
+        assert!(stale, "{}", text(&again));
+    }
     world.register("alice", udp(1), "<sip:alice@198.51.100.1>");
 }
 
@@ -430,8 +476,11 @@ fn replayed_credentials_are_challenged_again() {
     replay.cseq = 3;
     replay.branch = "z9hG4bKreplay".into();
     replay.call_id = "stolen".into();
-    world.deliver(udp(9), replay.message());
-    world.take_status(401);
+    for thief in [udp(9), udp(1)] {
+        world.deliver(thief, replay.message());
+        world.take_status(401);
+        replay.branch.push('x');
+    }
 }
 
 #[test]
