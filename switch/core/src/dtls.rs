@@ -1,12 +1,15 @@
 //! One DTLS association that negotiates SRTP keys (RFC 5763, RFC 5764).
 //!
 //! ```text
-//!            start (client) / first datagram (server)
+//!            start (client) / ClientHello (server)   
 //!   Waiting ─────────────────────────────────────────► Handshaking ──► Connected
 //!                                                          │               │ close_notify
-//!              wrong fingerprint, alert, no SRTP profile,  ▼               ▼
+//!              wrong fingerprint, no SRTP profile,         ▼               ▼
 //!              too much handshake data, 30 s            Failed ◄───────────┘
 //! ```
+//!
+//! Everything before `Connected` could have been written by anybody who knows the addresses, so
+//! that nothing else ends a handshake (RFC 6347 §4.1.2.7).
 //!
 //! The handshake itself is rtc-dtls's, DTLS 1.2; a peer that offers 1.3 as well falls back. What
 //! this file adds: fingerprints of the kinds SDP may signal, a bound on what an unfinished
@@ -225,6 +228,10 @@ pub struct Association {
     wrong_fingerprint: Arc<AtomicBool>,
     bytes_in: usize,
     datagrams_in: u32,
+    records_in: u32,
+    /// Our first answer went out.
+    answered: bool,
+    late: bool,
 }
 
 /// Whether a datagram is DTLS (RFC 7983 §7).
@@ -233,7 +240,70 @@ pub fn is_dtls(datagram: &[u8]) -> bool {
     datagram.len() >= 13 && (20..=63).contains(&datagram[0])
 }
 
+const CHANGE_CIPHER_SPEC_RECORD: u8 = 20;
+const ALERT_RECORD: u8 = 21;
 const HANDSHAKE_RECORD: u8 = 22;
+const APPLICATION_DATA_RECORD: u8 = 23;
+
+/// Octets of a record's header (RFC 6347 §4.1), and of a handshake message's (§4.2.2).
+const RECORD_HEADER: usize = 13;
+const HANDSHAKE_HEADER: usize = 12;
+
+/// The records of a datagram that an unfinished handshake may take; the others are dropped silently
+/// (RFC 6347 §4.1.2.7), since nothing says that they are the peer's: malformed ones, and alerts and
+/// data in clear text, which anybody can write. Those in clear text are numbered anew from
+/// `number`: a forged high number would make the peer's own look like repeats.
+fn acceptable(datagram: &[u8], number: &mut u32) -> BytesMut {
+    let mut accepted = BytesMut::with_capacity(datagram.len());
+    let mut rest = datagram;
+    while let Some(header) = rest.first_chunk::<RECORD_HEADER>() {
+        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
+        let Some(record) = rest.get(..RECORD_HEADER + length).filter(|_| length > 0) else {
+            break;
+        };
+        rest = &rest[record.len()..];
+        let clear = header[3..5] == [0, 0];
+        let sound = header[1] == 0xfe
+            && match header[0] {
+                CHANGE_CIPHER_SPEC_RECORD => !clear || record[RECORD_HEADER..] == [1],
+                HANDSHAKE_RECORD => !clear || length >= HANDSHAKE_HEADER,
+                kind => !clear && kind <= APPLICATION_DATA_RECORD,
+            };
+        if sound {
+            let start = accepted.len();
+            accepted.extend_from_slice(record);
+            if clear {
+                accepted[start + 5..start + 7].fill(0);
+                accepted[start + 7..start + 11].copy_from_slice(&number.to_be_bytes());
+                *number += 1;
+            }
+        }
+    }
+    accepted
+}
+
+/// Whether a datagram begins with a ClientHello or its first fragment: whoever sends it wants to
+/// begin a handshake.
+#[must_use]
+pub fn is_client_hello(datagram: &[u8]) -> bool {
+    const CLIENT_HELLO: u8 = 1;
+    let records = acceptable(datagram, &mut 0);
+    let Some(message) = records.get(RECORD_HEADER..RECORD_HEADER + HANDSHAKE_HEADER) else {
+        return false;
+    };
+    let number = |at: usize| {
+        usize::from(message[at]) << 16
+            | usize::from(message[at + 1]) << 8
+            | usize::from(message[at + 2])
+    };
+    let (length, offset, fragment) = (number(1), number(6), number(9));
+    records[0] == HANDSHAKE_RECORD
+        && records[3..5] == [0, 0]
+        && message[0] == CLIENT_HELLO
+        && offset == 0
+        && (1..=length).contains(&fragment)
+        && records.len() >= RECORD_HEADER + HANDSHAKE_HEADER + fragment
+}
 
 /// Cheapest first: GCM costs a third of counter mode with HMAC-SHA1, and 256 bits a tenth more than 128.
 const PROFILES: [SrtpProtectionProfile; 3] = [
@@ -282,6 +352,9 @@ impl Association {
             wrong_fingerprint,
             bytes_in: 0,
             datagrams_in: 0,
+            records_in: 0,
+            answered: false,
+            late: false,
         })
     }
 
@@ -310,6 +383,12 @@ impl Association {
         self.state == State::Connected
     }
 
+    /// Whether it failed because the peer did not finish in time, or was not there at all.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.late
+    }
+
     /// Handles a datagram of the peer.
     pub fn handle_datagram(&mut self, datagram: &[u8], now: Instant) -> Option<Event> {
         if !is_dtls(datagram) {
@@ -317,13 +396,10 @@ impl Association {
         }
         match self.state {
             State::Failed => return None,
-            State::Waiting if self.role == Role::Client => return None,
-            State::Waiting => {
-                self.state = State::Handshaking {
-                    deadline: now + HANDSHAKE_DEADLINE,
-                };
+            State::Waiting if self.role == Role::Client || !is_client_hello(datagram) => {
+                return None;
             }
-            State::Handshaking { .. } => {}
+            State::Waiting | State::Handshaking { .. } => {}
             State::Connected => {
                 if datagram[0] == HANDSHAKE_RECORD {
                     self.datagrams_in += 1;
@@ -331,28 +407,47 @@ impl Association {
                         return None;
                     }
                 }
+                // A bad record never ends an association that stands (RFC 6347 §4.1.2.7).
+                let events = self.read(BytesMut::from(datagram), now).ok()?;
+                return self.on_events(&events);
             }
         }
-        if self.state != State::Connected {
-            self.bytes_in += datagram.len();
-            self.datagrams_in += 1;
-            if self.bytes_in > MAX_HANDSHAKE_BYTES || self.datagrams_in > MAX_HANDSHAKE_DATAGRAMS {
-                return Some(self.fail("too much handshake data".to_owned()));
-            }
+        self.bytes_in += datagram.len();
+        self.datagrams_in += 1;
+        if self.bytes_in > MAX_HANDSHAKE_BYTES || self.datagrams_in > MAX_HANDSHAKE_DATAGRAMS {
+            return Some(self.fail("too much handshake data".to_owned()));
         }
-        match self.read(BytesMut::from(datagram), now) {
+        let records = acceptable(datagram, &mut self.records_in);
+        if records.is_empty() {
+            return None;
+        }
+        if self.role == Role::Server && !self.answered && is_client_hello(&records) {
+            self.begin_again(now);
+        }
+        match self.read(records, now) {
             Ok(events) => self.on_events(&events),
-            // A bad record never ends an association that stands (RFC 6347 §4.1.2.7).
-            Err(_) if self.state == State::Connected => None,
-            Err(e) => {
-                let reason = if self.wrong_fingerprint.load(Ordering::Relaxed) {
-                    "the peer's certificate does not have the signalled fingerprint".to_owned()
-                } else {
-                    e.to_string()
-                };
-                Some(self.fail(reason))
+            Err(_) if self.wrong_fingerprint.load(Ordering::Relaxed) => {
+                Some(self.fail(
+                    "the peer's certificate does not have the signalled fingerprint".to_owned(),
+                ))
             }
+            Err(
+                e @ (Error::ErrServerNoMatchingSrtpProfile | Error::ErrClientNoMatchingSrtpProfile),
+            ) => Some(self.fail(e.to_string())),
+            // A message that makes no sense may be anybody's: the peer repeats its own, and the
+            // deadline ends what comes to nothing.
+            Err(_) => None,
         }
+    }
+
+    /// Before our first answer nothing that came is worth keeping when a handshake is begun again:
+    /// what kept us from answering may not have been the peer's.
+    fn begin_again(&mut self, now: Instant) {
+        self.endpoint = new_endpoint(self.role, &self.config);
+        self.hello.clear();
+        self.state = State::Handshaking {
+            deadline: now + HANDSHAKE_DEADLINE,
+        };
     }
 
     fn read(&mut self, datagram: BytesMut, now: Instant) -> Result<Vec<EndpointEvent>, Error> {
@@ -447,6 +542,7 @@ impl Association {
             return None;
         };
         if now >= deadline {
+            self.late = true;
             return Some(self.fail("the DTLS handshake did not end in time".to_owned()));
         }
         if self.endpoint.poll_timeout(&PEER).is_some()
@@ -476,11 +572,19 @@ impl Association {
 
     /// The next datagram to send.
     pub fn poll_transmit(&mut self) -> Option<BytesMut> {
-        let transmit = self.endpoint.poll_transmit()?;
-        // The hello was understood.
-        self.fallbacks = Vec::new();
-        self.hello = Vec::new();
-        Some(transmit.message)
+        loop {
+            let message = self.endpoint.poll_transmit()?.message;
+            // An alert about a message that is not believed to be the peer's would end its side.
+            let alert = message.first() == Some(&ALERT_RECORD);
+            if alert && matches!(self.state, State::Handshaking { .. }) {
+                continue;
+            }
+            // The hello was understood.
+            self.answered = true;
+            self.fallbacks = Vec::new();
+            self.hello = Vec::new();
+            return Some(message);
+        }
     }
 
     /// Says goodbye to a connected peer.

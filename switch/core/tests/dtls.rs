@@ -227,3 +227,48 @@ fn a_peers_goodbye_is_reported_and_garbage_after_the_handshake_is_not() {
         "{event:?}"
     );
 }
+
+#[test]
+fn what_anybody_can_write_does_not_end_a_handshake() {
+    let record = |kind: u8, number: u8, body: &[u8]| {
+        let mut record = vec![kind, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 1, number];
+        record.extend_from_slice(&(body.len() as u16).to_be_bytes());
+        record.extend_from_slice(body);
+        record
+    };
+    let mut odd_hello = vec![1, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 8];
+    odd_hello.extend_from_slice(&[0xff; 8]);
+    let mut short = record(22, 1, &[1; 30]);
+    short[12] = 200;
+    let forged = [
+        ("a wrong length", short),
+        ("an alert", record(21, 2, &[2, 40])),
+        ("a goodbye", record(21, 3, &[1, 0])),
+        ("data", record(23, 4, &[1, 2, 3])),
+        ("no cipher spec", record(20, 5, &[2])),
+        ("an odd hello", record(22, 6, &odd_hello)),
+        ("another kind", record(60, 7, &[1])),
+    ];
+    for (what, datagram) in &forged {
+        let mut pair = Pair::new(None, None);
+        let now = pair.now;
+        assert_eq!(pair.server.handle_datagram(datagram, now), None, "{what}");
+        // Nor between the flights.
+        let mut count = 0;
+        pair.client.start(now);
+        while !(pair.client.is_connected() && pair.server.is_connected()) {
+            count += 1;
+            assert!(count < 20, "{what}: no handshake");
+            while let Some(sent) = pair.client.poll_transmit() {
+                assert_eq!(pair.server.handle_datagram(datagram, now), None, "{what}");
+                pair.server.handle_datagram(&sent, now);
+            }
+            while let Some(sent) = pair.server.poll_transmit() {
+                if *what != "an odd hello" {
+                    assert_eq!(pair.client.handle_datagram(datagram, now), None, "{what}");
+                }
+                pair.client.handle_datagram(&sent, now);
+            }
+        }
+    }
+}
