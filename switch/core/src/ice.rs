@@ -121,6 +121,12 @@ impl IceLite {
         self.selected.filter(|_| self.state != State::Lost)
     }
 
+    /// When a request was last authenticated.
+    #[must_use]
+    pub fn heard(&self) -> Option<Instant> {
+        self.heard
+    }
+
     /// Whether this remote address has passed a check: only then may it speak DTLS or SRTP.
     #[must_use]
     pub fn is_validated(&self, remote: SocketAddr) -> bool {

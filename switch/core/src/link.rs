@@ -10,17 +10,25 @@
 //! ```
 //!
 //! Without ICE the signalled address is the only one that counts. Where the leg was signalled as
-//! behind NAT, the first valid packet says once what the address really is.
+//! behind NAT, what the peer sends says once what the address really is.
 
-use std::net::{IpAddr, SocketAddr};
+mod component;
+mod latch;
+mod spec;
+
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use bytes::BytesMut;
 
-use crate::dtls::{self, Association, DtlsError, Fingerprint, Identity, Role};
-use crate::ice::{Credentials, IceLite, Outcome};
+use crate::dtls::{Association, DtlsError, Identity};
 use crate::srtp::{MAX_OVERHEAD, Opener, Profile, Sealer, SrtpError};
 use crate::{Batch, RtpOut, SocketId};
+
+pub use spec::Spec;
+
+use component::Component;
+use spec::Security;
 
 /// Why a transport cannot be made; the words reach the owner as `LegState.refused`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,178 +62,6 @@ pub enum LinkError {
     Transports(usize),
 }
 
-/// How a component is protected, parsed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Security {
-    Plain,
-    Sdes {
-        profile: Profile,
-        local: Vec<u8>,
-        /// Empty: not signalled yet.
-        remote: Vec<u8>,
-    },
-    Dtls {
-        /// `None`: the peer's answer has not come.
-        role: Option<Role>,
-        remote: Vec<Fingerprint>,
-    },
-}
-
-/// A transport of the desired state, checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Spec {
-    /// Index in the leg.
-    pub index: u32,
-    /// IPv6 wanted for a plain port.
-    pub ipv6: bool,
-    /// RTCP shares the port.
-    pub rtcp_mux: bool,
-    security: Security,
-    ice: Option<Credentials>,
-    remote: Option<SocketAddr>,
-    remote_rtcp: Option<SocketAddr>,
-    latch: bool,
-}
-
-impl Spec {
-    /// Checks a transport as the owner describes it.
-    ///
-    /// # Errors
-    /// [`LinkError`] saying what is wrong with it.
-    pub fn parse(transport: &control::Transport) -> Result<Self, LinkError> {
-        let index = transport.index;
-        let (remote, remote_rtcp) = remote_addresses(transport)?;
-        Ok(Self {
-            index,
-            ipv6: transport.ipv6,
-            rtcp_mux: transport.rtcp_mux,
-            security: security(transport)?,
-            ice: transport
-                .ice
-                .as_ref()
-                .map(|ice| credentials(index, ice))
-                .transpose()?,
-            remote,
-            remote_rtcp,
-            latch: transport.latch,
-        })
-    }
-
-    /// Our ICE user fragment.
-    #[must_use]
-    pub fn local_ufrag(&self) -> Option<&str> {
-        self.ice.as_ref().map(|ice| ice.local_ufrag.as_str())
-    }
-
-    /// Whether the worker's shared port serves it: ICE tells legs apart there, and RTCP needs no
-    /// second port.
-    #[must_use]
-    pub fn is_shared(&self) -> bool {
-        self.ice.is_some() && self.rtcp_mux
-    }
-
-    /// Whether a link made for `self` keeps its ports when the owner asks for `other`.
-    #[must_use]
-    pub fn keeps_ports(&self, other: &Self) -> bool {
-        self.is_shared() == other.is_shared()
-            && (self.is_shared() || (self.ipv6 == other.ipv6 && (other.rtcp_mux || !self.rtcp_mux)))
-    }
-}
-
-fn credentials(index: u32, ice: &control::Ice) -> Result<Credentials, LinkError> {
-    let fits = (4..=256).contains(&ice.local_ufrag.len())
-        && (22..=256).contains(&ice.local_pwd.len())
-        && ice.remote_ufrag.len() <= 256;
-    fits.then(|| Credentials {
-        local_ufrag: ice.local_ufrag.clone(),
-        local_pwd: ice.local_pwd.clone(),
-        remote_ufrag: ice.remote_ufrag.clone(),
-    })
-    .ok_or(LinkError::Ice(index))
-}
-
-/// The peer's RTP and RTCP addresses; `None` where not known or not to be sent to (hold by 0.0.0.0).
-fn remote_addresses(
-    transport: &control::Transport,
-) -> Result<(Option<SocketAddr>, Option<SocketAddr>), LinkError> {
-    let bad = |_| LinkError::Address(transport.index);
-    let port = u16::try_from(transport.remote_port).map_err(bad)?;
-    let rtcp = u16::try_from(transport.remote_rtcp_port).map_err(bad)?;
-    if transport.remote_address.is_empty() {
-        return Ok((None, None));
-    }
-    let ip: IpAddr = transport
-        .remote_address
-        .parse()
-        .map_err(|_| LinkError::Address(transport.index))?;
-    if port == 0 || ip.is_unspecified() || ip.is_multicast() {
-        return Ok((None, None));
-    }
-    let rtcp = if transport.rtcp_mux {
-        port
-    } else if rtcp == 0 {
-        port.checked_add(1).unwrap_or(port)
-    } else {
-        rtcp
-    };
-    Ok((
-        Some(SocketAddr::new(ip, port)),
-        Some(SocketAddr::new(ip, rtcp)),
-    ))
-}
-
-fn security(transport: &control::Transport) -> Result<Security, LinkError> {
-    let index = transport.index;
-    match transport.security() {
-        control::Security::Unspecified => Err(LinkError::Security(index)),
-        control::Security::Plain => Ok(Security::Plain),
-        control::Security::Sdes => {
-            let sdes = transport.sdes.as_ref().ok_or(LinkError::Sdes(index))?;
-            let profile = match sdes.suite() {
-                control::SrtpSuite::AesCm128HmacSha180 => Profile::Aes128CmSha1_80,
-                control::SrtpSuite::AesCm128HmacSha132 => Profile::Aes128CmSha1_32,
-                control::SrtpSuite::AeadAes128Gcm => Profile::AeadAes128Gcm,
-                control::SrtpSuite::AeadAes256Gcm => Profile::AeadAes256Gcm,
-                control::SrtpSuite::Unspecified => return Err(LinkError::Sdes(index)),
-            };
-            let length = profile.key_len() + profile.salt_len();
-            if sdes.local_key.len() != length
-                || !(sdes.remote_key.is_empty() || sdes.remote_key.len() == length)
-            {
-                return Err(LinkError::Sdes(index));
-            }
-            Ok(Security::Sdes {
-                profile,
-                local: sdes.local_key.to_vec(),
-                remote: sdes.remote_key.to_vec(),
-            })
-        }
-        control::Security::Dtls => {
-            let wanted = transport.dtls.clone().unwrap_or_default();
-            let role = match wanted.role() {
-                control::DtlsRole::Server => Some(Role::Server),
-                control::DtlsRole::Client => Some(Role::Client),
-                control::DtlsRole::Unspecified => None,
-            };
-            let remote = wanted
-                .remote
-                .iter()
-                .take(16)
-                .map(|f| Fingerprint::new(&f.algorithm, &f.value))
-                .collect::<Vec<_>>();
-            // RFC 8122 §5: hashes we do not know are passed over, as long as one is known.
-            let known: Vec<_> = remote.iter().filter_map(|f| f.clone().ok()).collect();
-            match remote.into_iter().find_map(Result::err) {
-                Some(error) if known.is_empty() => Err(LinkError::Dtls(index, error)),
-                _ => Ok(Security::Dtls {
-                    role,
-                    remote: known,
-                }),
-            }
-        }
-    }
-}
-
 /// What a link tells of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkEvent {
@@ -256,265 +92,6 @@ pub enum Received {
 #[must_use]
 pub fn is_rtcp(datagram: &[u8]) -> bool {
     datagram.len() >= 2 && (192..=223).contains(&datagram[1])
-}
-
-/// One 5-tuple.
-struct Component {
-    socket: SocketId,
-    /// Signalled, or learnt once by latching.
-    remote: Option<SocketAddr>,
-    /// The next valid packet from anywhere says where the peer is.
-    latching: bool,
-    ice: Option<IceLite>,
-    /// The pair from before an ICE restart, used until the new agent has one (RFC 8445 §9).
-    previous: Option<(SocketId, SocketAddr)>,
-    association: Option<Association>,
-    opener: Option<Opener>,
-    sealer: Option<Sealer>,
-    secured: bool,
-    consent_lost: bool,
-    failed: Option<String>,
-    /// Forgotten remotes of an agent that was replaced.
-    forgotten: Vec<(SocketId, SocketAddr)>,
-}
-
-impl Component {
-    fn new(socket: SocketId, remote: Option<SocketAddr>, spec: &Spec) -> Self {
-        Self {
-            socket,
-            remote,
-            latching: spec.latch,
-            ice: spec.ice.clone().map(IceLite::new),
-            previous: None,
-            association: None,
-            opener: None,
-            sealer: None,
-            secured: spec.security != Security::Plain,
-            consent_lost: false,
-            failed: None,
-            forgotten: Vec::new(),
-        }
-    }
-
-    /// Keys or the association, from what is signalled now.
-    fn key(&mut self, index: u32, spec: &Security, identity: &Identity) -> Result<(), LinkError> {
-        self.opener = None;
-        self.sealer = None;
-        self.association = None;
-        self.failed = None;
-        self.secured = *spec != Security::Plain;
-        match spec {
-            Security::Plain => {}
-            Security::Sdes {
-                profile,
-                local,
-                remote,
-            } => {
-                let sdes = |_| LinkError::Sdes(index);
-                self.sealer = Some(Sealer::new(*profile, local).map_err(sdes)?);
-                if !remote.is_empty() {
-                    self.opener = Some(Opener::new(*profile, remote).map_err(sdes)?);
-                }
-            }
-            Security::Dtls { role, remote } => {
-                if let (Some(role), false) = (role, remote.is_empty()) {
-                    let association = Association::new(identity, *role, remote.clone())
-                        .map_err(|error| LinkError::Dtls(index, error))?;
-                    self.association = Some(association);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Where to send.
-    fn path(&self) -> Option<(SocketId, SocketAddr)> {
-        match &self.ice {
-            Some(ice) => ice.selected().or(self.previous),
-            None => self.remote.map(|remote| (self.socket, remote)),
-        }
-    }
-
-    fn is_up(&self) -> bool {
-        self.path().is_some() && (!self.secured || self.sealer.is_some())
-    }
-
-    fn admits(&self, remote: SocketAddr) -> bool {
-        match &self.ice {
-            Some(ice) => {
-                ice.is_validated(remote) || self.previous.is_some_and(|(_, known)| known == remote)
-            }
-            None => self.latching || self.remote == Some(remote),
-        }
-    }
-
-    fn on_dtls_event(&mut self, event: Option<dtls::Event>) {
-        match event {
-            Some(dtls::Event::Connected(keys)) => {
-                let made = Opener::new(keys.profile, &keys.remote)
-                    .and_then(|opener| Ok((opener, Sealer::new(keys.profile, &keys.local)?)));
-                match made {
-                    Ok((opener, sealer)) => {
-                        self.opener = Some(opener);
-                        self.sealer = Some(sealer);
-                    }
-                    Err(error) => self.failed = Some(error.to_string()),
-                }
-            }
-            Some(dtls::Event::Failed(reason)) => {
-                self.opener = None;
-                self.sealer = None;
-                self.failed = Some(reason);
-            }
-            None => {}
-        }
-    }
-
-    fn handle(
-        &mut self,
-        socket: SocketId,
-        remote: SocketAddr,
-        datagram: &mut [u8],
-        now: Instant,
-        batch: &mut Batch,
-    ) -> Received {
-        match datagram.first() {
-            Some(0..=3) => {
-                let Some(ice) = &mut self.ice else {
-                    return Received::Stranger;
-                };
-                let Outcome::Answer(answer) = ice.handle_stun(socket, remote, datagram, now) else {
-                    return Received::Stranger;
-                };
-                if ice.selected().is_some() {
-                    self.previous = None;
-                    self.consent_lost = false;
-                }
-                batch.push(socket, remote, answer.as_bytes());
-                self.drive(now, batch);
-                Received::Handled
-            }
-            Some(20..=63) => self.handle_dtls(remote, datagram, now, batch),
-            Some(128..=191) => self.handle_media(remote, datagram),
-            _ => Received::Stranger,
-        }
-    }
-
-    fn handle_dtls(
-        &mut self,
-        remote: SocketAddr,
-        datagram: &[u8],
-        now: Instant,
-        batch: &mut Batch,
-    ) -> Received {
-        // Latching is for media that has been authenticated or at least parsed; a handshake from
-        // elsewhere than signalled is only believed with ICE or to begin a latching leg's.
-        if !self.admits(remote) {
-            return Received::Stranger;
-        }
-        let Some(association) = &mut self.association else {
-            return Received::Stranger;
-        };
-        if self.ice.is_none() && self.latching && self.remote != Some(remote) {
-            self.remote = Some(remote);
-        }
-        let event = association.handle_datagram(datagram, now);
-        if let Some(dtls::Event::Connected(_)) = event {
-            self.latching = false;
-        }
-        self.on_dtls_event(event);
-        self.drive(now, batch);
-        Received::Handled
-    }
-
-    fn handle_media(&mut self, remote: SocketAddr, packet: &mut [u8]) -> Received {
-        if !self.admits(remote) {
-            return Received::Stranger;
-        }
-        let rtcp = is_rtcp(packet);
-        let opened = match (&mut self.opener, self.secured) {
-            (Some(opener), _) if rtcp => opener.open_rtcp(packet),
-            (Some(opener), _) => opener.open_rtp(packet),
-            (None, true) => return Received::Stranger,
-            (None, false) if packet.len() < if rtcp { 8 } else { 12 } => Err(SrtpError::BadPacket),
-            (None, false) => Ok(packet.len()),
-        };
-        match opened {
-            Ok(len) => {
-                if self.ice.is_none() && self.latching {
-                    self.latching = false;
-                    self.remote = Some(remote);
-                }
-                if rtcp {
-                    Received::Rtcp(len)
-                } else {
-                    Received::Rtp(len)
-                }
-            }
-            Err(error) => Received::Bad(error),
-        }
-    }
-
-    /// Begins a handshake that is ours to begin, and sends what the association has.
-    fn drive(&mut self, now: Instant, batch: &mut Batch) {
-        let Some((socket, remote)) = self.path() else {
-            return;
-        };
-        let Some(association) = &mut self.association else {
-            return;
-        };
-        let event = association.start(now);
-        while let Some(datagram) = association.poll_transmit() {
-            batch.push(socket, remote, &datagram);
-        }
-        self.on_dtls_event(event);
-    }
-
-    fn handle_timeout(&mut self, now: Instant, batch: &mut Batch) {
-        if let Some(ice) = &mut self.ice
-            && ice.handle_timeout(now)
-        {
-            self.consent_lost = true;
-        }
-        if let Some(association) = &mut self.association {
-            let event = association.handle_timeout(now);
-            self.on_dtls_event(event);
-            self.drive(now, batch);
-        }
-    }
-
-    fn is_handshaking(&self) -> bool {
-        self.association
-            .as_ref()
-            .is_some_and(|association| association.poll_timeout().is_some())
-    }
-
-    /// Takes over a changed description; keys are remade only if they changed.
-    fn update(&mut self, old: &Spec, new: &Spec, remote: Option<SocketAddr>, moved: bool) {
-        if moved || (new.latch && !old.latch) {
-            self.remote = remote;
-            self.latching = new.latch;
-        } else if !new.latch {
-            self.latching = false;
-        }
-        match (&mut self.ice, &new.ice) {
-            (Some(ice), Some(wanted))
-                if ice.credentials().local_ufrag == wanted.local_ufrag
-                    && ice.credentials().local_pwd == wanted.local_pwd =>
-            {
-                ice.set_remote_ufrag(&wanted.remote_ufrag);
-            }
-            (_, wanted) => {
-                self.previous = self.path().filter(|_| wanted.is_some());
-                if let Some(ice) = &mut self.ice {
-                    let previous = self.previous;
-                    let remotes = ice.remotes().filter(|known| Some(*known) != previous);
-                    self.forgotten.extend(remotes);
-                }
-                self.ice = wanted.clone().map(IceLite::new);
-            }
-        }
-    }
 }
 
 /// One transport of a leg.
@@ -615,15 +192,10 @@ impl Link {
         }
         let components = [Some(&mut self.rtp), self.rtcp.as_mut()];
         for component in components.into_iter().flatten() {
-            if local != old_local {
-                component.sealer = Some(Sealer::new(*profile, local).map_err(sdes)?);
-            }
-            if remote != old_remote {
-                component.opener = match remote.is_empty() {
-                    true => None,
-                    false => Some(Opener::new(*profile, remote).map_err(sdes)?),
-                };
-            }
+            let sealer = (local != old_local).then(|| Sealer::new(*profile, local));
+            let opener = (remote != old_remote)
+                .then(|| (!remote.is_empty()).then(|| Opener::new(*profile, remote)));
+            component.key_sides(sealer, opener).map_err(sdes)?;
         }
         Ok(true)
     }
@@ -657,8 +229,9 @@ impl Link {
         now: Instant,
         batch: &mut Batch,
     ) -> Received {
+        let neighbour = self.rtp.found().filter(|_| rtcp);
         self.component(rtcp)
-            .handle(socket, remote, datagram, now, batch)
+            .handle(socket, remote, datagram, neighbour, now, batch)
     }
 
     /// Begins what is ours to begin: call after creation and update.
@@ -689,19 +262,32 @@ impl Link {
         if up != self.was_up {
             self.was_up = up;
             if up {
-                self.told_consent = false;
                 return Some(LinkEvent::Up);
             }
         }
-        if self.rtp.consent_lost && !self.told_consent {
-            self.told_consent = true;
-            return Some(LinkEvent::ConsentLost);
+        let components = || [Some(&self.rtp), self.rtcp.as_ref()].into_iter().flatten();
+        let lost = components().any(|component| component.consent_lost);
+        if lost != self.told_consent {
+            self.told_consent = lost;
+            if lost {
+                return Some(LinkEvent::ConsentLost);
+            }
         }
+        // Without RTCP there is no lip sync and no repair, but media: who leaves it out is let be.
+        let left_out = |component: &Component| {
+            component.socket != self.rtp.socket
+                && component
+                    .association
+                    .as_ref()
+                    .is_some_and(Association::is_late)
+        };
         if !self.told_failed
-            && let Some(reason) = &self.rtp.failed
+            && let Some(reason) = components()
+                .filter(|component| !left_out(component))
+                .find_map(|component| component.failed.clone())
         {
             self.told_failed = true;
-            return Some(LinkEvent::DtlsFailed(reason.clone()));
+            return Some(LinkEvent::DtlsFailed(reason));
         }
         None
     }
@@ -763,24 +349,19 @@ impl Link {
     /// Address pairs validated now, for a table of whom a datagram on a shared socket belongs to.
     pub fn validated(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
         let components = [Some(&self.rtp), self.rtcp.as_ref()];
-        components.into_iter().flatten().flat_map(|component| {
-            component
-                .ice
-                .iter()
-                .flat_map(IceLite::remotes)
-                .chain(component.previous)
-        })
+        components
+            .into_iter()
+            .flatten()
+            .flat_map(Component::validated)
     }
 
     /// Pairs no longer validated since the last call.
     pub fn take_forgotten(&mut self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
         let components = [Some(&mut self.rtp), self.rtcp.as_mut()];
-        components.into_iter().flatten().flat_map(|component| {
-            component
-                .forgotten
-                .drain(..)
-                .chain(component.ice.iter_mut().flat_map(IceLite::take_forgotten))
-        })
+        components
+            .into_iter()
+            .flatten()
+            .flat_map(Component::take_forgotten)
     }
 
     /// Where media goes now, for operators.

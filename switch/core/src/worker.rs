@@ -345,7 +345,7 @@ impl Worker {
         }
         let mut specs: Vec<Spec> = Vec::with_capacity(leg.transports.len());
         for transport in &leg.transports {
-            let spec = Spec::parse(transport)?;
+            let spec = Spec::parse(transport)?.carrying(&leg.media);
             if specs.iter().any(|other| other.index == spec.index) {
                 return Err(bad);
             }

@@ -205,12 +205,34 @@ fn without_rtcp_mux_rtcp_has_its_own_socket_and_port() {
     assert_eq!((sent.socket, sent.remote), (RTCP, address(4001)));
 }
 
-#[test]
-fn a_latching_link_moves_once_to_its_first_valid_packet() {
-    let mut bench = Bench::new(&Transport {
+/// PCMU, and comfort noise.
+fn audio(ssrcs: &[u32]) -> control::Media {
+    let codec = |payload_type| control::Codec {
+        payload_type,
+        ..Default::default()
+    };
+    control::Media {
+        codecs: vec![codec(0), codec(13)],
+        receive: true,
+        remote_ssrcs: ssrcs.to_vec(),
+        ..Default::default()
+    }
+}
+
+fn latching(ssrcs: &[u32]) -> Bench {
+    let transport = Transport {
         latch: true,
         ..plain(4000)
-    });
+    };
+    let spec = Spec::parse(&transport).unwrap().carrying(&[audio(ssrcs)]);
+    let mut bench = Bench::new(&transport);
+    bench.link = Link::new(spec, RTP, Some(RTCP), &bench.identity).unwrap();
+    bench
+}
+
+#[test]
+fn a_latching_link_moves_once_to_where_two_packets_in_sequence_come_from() {
+    let mut bench = latching(&[]);
     assert_eq!(
         bench.send(1).unwrap().1,
         address(4000),
@@ -220,13 +242,123 @@ fn a_latching_link_moves_once_to_its_first_valid_packet() {
         bench.receive(address(7), &[0x80; 6]).0,
         Received::Bad(SrtpError::BadPacket)
     );
-    let packet = rtp(1, 1, 0, &[1; 20]);
-    assert_eq!(bench.receive(address(8), &packet).0, Received::Rtp(32));
+    let packet = |sequence| rtp(1, sequence, 0, &[1; 20]);
+    assert_eq!(bench.receive(address(8), &packet(1)).0, Received::Stranger);
+    assert_eq!(bench.send(2).unwrap().1, address(4000), "on probation");
+    assert_eq!(bench.receive(address(8), &packet(2)).0, Received::Rtp(32));
     assert_eq!(bench.send(2).unwrap().1, address(8));
     for port in [4000, 9] {
-        assert_eq!(bench.receive(address(port), &packet).0, Received::Stranger);
+        for sequence in 3..6 {
+            assert_eq!(
+                bench.receive(address(port), &packet(sequence)).0,
+                Received::Stranger
+            );
+        }
     }
     assert_eq!(bench.send(3).unwrap().1, address(8));
+}
+
+#[test]
+fn noise_other_payload_types_and_rtcp_take_no_latching_leg() {
+    let mut bench = latching(&[]);
+    let stranger = address(8);
+    for sequence in 0..20 {
+        let mut other = rtp(1, sequence, 0, &[1; 20]);
+        other[1] = 77;
+        assert_eq!(bench.receive(stranger, &other).0, Received::Stranger);
+        let mut padded = rtp(1, sequence, 0, &[1; 20]);
+        padded[0] = 0xa0;
+        *padded.last_mut().unwrap() = 99;
+        assert_eq!(bench.receive(stranger, &padded).0, Received::Stranger);
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 1];
+        assert_eq!(bench.receive(stranger, &report).0, Received::Stranger);
+        let leap = rtp(1, 2 * sequence, 0, &[1; 20]);
+        assert_eq!(bench.receive(stranger, &leap).0, Received::Stranger);
+    }
+    assert_eq!(bench.send(2).unwrap().1, address(4000));
+    // The peer is not kept out by it.
+    bench.receive(address(5), &rtp(2, 65_535, 0, &[1; 20]));
+    bench.receive(address(5), &rtp(2, 0, 0, &[1; 20]));
+    assert_eq!(bench.send(3).unwrap().1, address(5));
+}
+
+#[test]
+fn a_signalled_ssrc_is_asked_of_who_latches_and_its_signalled_address_passes_at_once() {
+    let mut bench = latching(&[7]);
+    for sequence in 0..5 {
+        let other = rtp(8, sequence, 0, &[1; 20]);
+        assert_eq!(bench.receive(address(8), &other).0, Received::Stranger);
+    }
+    let first = rtp(7, 1, 0, &[1; 20]);
+    assert_eq!(bench.receive(address(4000), &first).0, Received::Rtp(32));
+    for sequence in 1..5 {
+        let late = rtp(7, sequence, 0, &[1; 20]);
+        assert_eq!(bench.receive(address(8), &late).0, Received::Stranger);
+    }
+    assert_eq!(bench.send(3).unwrap().1, address(4000));
+}
+
+#[test]
+fn rtcp_latches_where_rtp_was_found_and_not_before() {
+    let mut bench = latching(&[]);
+    let report = [0x80, 201, 0, 1, 0, 0, 0, 1];
+    assert_eq!(bench.receive_rtcp(address(9), &report), Received::Stranger);
+    bench.receive(address(8), &rtp(1, 1, 0, &[1; 20]));
+    bench.receive(address(8), &rtp(1, 2, 0, &[1; 20]));
+    let elsewhere = SocketAddr::from(([203, 0, 113, 5], 9));
+    assert_eq!(bench.receive_rtcp(elsewhere, &report), Received::Stranger);
+    assert_eq!(bench.receive_rtcp(address(9), &report), Received::Rtcp(8));
+    bench.batch.clear();
+    assert!(bench.link.send_rtcp(&report, &mut bench.batch));
+    assert_eq!(bench.batch.get(0).unwrap().remote, address(9));
+}
+
+/// A latching leg with DTLS and no ICE; the switch waits for the ClientHello.
+fn latching_dtls(peer: &Identity) -> Bench {
+    Bench::new(&Transport {
+        ice: None,
+        latch: true,
+        remote_address: "192.0.2.9".into(),
+        remote_port: 4000,
+        ..dtls(peer, DtlsRole::Server)
+    })
+}
+
+#[test]
+fn strangers_do_not_disturb_the_handshake_of_a_latching_leg() {
+    let (peer, stranger) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let mut bench = latching_dtls(&peer);
+    let ours = || Fingerprint::new("sha-256", bench.identity.fingerprint()).unwrap();
+    let mut impostor = Association::new(&stranger, Role::Client, vec![ours()]).unwrap();
+    let mut client = Association::new(&peer, Role::Client, vec![ours()]).unwrap();
+    let mut idle = Association::new(&stranger, Role::Client, vec![ours()]).unwrap();
+    // One says no more than hello, one goes on to the end with a certificate of its own, others
+    // send what is no handshake.
+    idle.start(bench.now);
+    while let Some(datagram) = idle.poll_transmit() {
+        assert_eq!(bench.receive(address(1), &datagram).0, Received::Handled);
+    }
+    bench.out();
+    let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 40];
+    assert_eq!(bench.receive(address(2), &alert).0, Received::Stranger);
+    impostor.start(bench.now);
+    for _ in 0..10 {
+        while let Some(datagram) = impostor.poll_transmit() {
+            bench.receive(address(3), &datagram);
+        }
+        for (to, datagram) in bench.out() {
+            assert_eq!(to, address(3));
+            impostor.handle_datagram(&datagram, bench.now);
+        }
+    }
+    assert_eq!(bench.link.poll_event(), None, "nothing of it is the peer's");
+    let keys = bench.handshake(&mut client, address(9));
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::Up));
+    bench.receive(address(3), &alert);
+    let mut opener = Opener::new(keys.profile, &keys.remote).unwrap();
+    let (_, to, mut sent) = bench.send(5).unwrap();
+    assert_eq!(to, address(9));
+    assert_eq!(opener.open_rtp(&mut sent).unwrap(), 42);
 }
 
 #[test]
@@ -466,6 +598,87 @@ fn lost_consent_stops_media_and_is_told_once_until_the_peer_is_back() {
     bench.receive(address(4), &checks.request(true));
     assert_eq!(bench.link.poll_event(), Some(LinkEvent::Up));
     assert_eq!(bench.send(2).unwrap().1, address(4));
+}
+
+#[test]
+fn consent_ends_on_the_old_pair_of_an_ice_restart_that_comes_to_nothing() {
+    let transport = Transport {
+        ice: Some(ice()),
+        rtcp_mux: true,
+        ..plain(0)
+    };
+    let mut bench = Bench::new(&transport);
+    bench.receive(address(1), &IcePeer::new(&ice()).request(true));
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::Up));
+    bench.now += Duration::from_secs(20);
+    for round in 0..2 {
+        // A second restart does not begin the time anew.
+        bench.update(&Transport {
+            ice: Some(Ice {
+                local_ufrag: format!("new{round}"),
+                ..ice()
+            }),
+            ..transport.clone()
+        });
+        bench.now += Duration::from_secs(4);
+        bench.link.handle_timeout(bench.now, &mut bench.batch);
+        assert_eq!(bench.send(1).unwrap().1, address(1));
+        assert_eq!(bench.link.poll_event(), None);
+    }
+    bench.now += Duration::from_secs(3);
+    bench.link.handle_timeout(bench.now, &mut bench.batch);
+    assert!(bench.send(2).is_none());
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::ConsentLost));
+    assert_eq!(bench.link.poll_event(), None);
+    assert_eq!(
+        bench.link.take_forgotten().collect::<Vec<_>>(),
+        [(RTP, address(1))]
+    );
+    let packet = rtp(1, 1, 0, &[1; 20]);
+    assert_eq!(bench.receive(address(1), &packet).0, Received::Stranger);
+}
+
+#[test]
+fn what_befalls_the_rtcp_component_is_told_too() {
+    let mut bench = Bench::new(&Transport {
+        ice: Some(ice()),
+        ..plain(0)
+    });
+    let mut checks = IcePeer::new(&ice());
+    bench.receive(address(1), &checks.request(true));
+    bench.receive_rtcp(address(2), &checks.request(true));
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::Up));
+    bench.now += Duration::from_secs(29);
+    bench.receive(address(1), &checks.request(true));
+    bench.now += Duration::from_secs(2);
+    bench.link.handle_timeout(bench.now, &mut bench.batch);
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::ConsentLost));
+    assert_eq!(bench.link.poll_event(), None);
+
+    let (peer, impostor) = (Identity::generate().unwrap(), Identity::generate().unwrap());
+    let mut bench = Bench::new(&Transport {
+        rtcp_mux: false,
+        ..dtls(&peer, DtlsRole::Server)
+    });
+    let mut checks = IcePeer::new(&ice());
+    bench.receive_rtcp(address(2), &checks.request(true));
+    bench.out();
+    let ours = Fingerprint::new("sha-256", bench.identity.fingerprint()).unwrap();
+    let mut client = Association::new(&impostor, Role::Client, vec![ours]).unwrap();
+    client.start(bench.now);
+    for _ in 0..10 {
+        while let Some(datagram) = client.poll_transmit() {
+            bench.receive_rtcp(address(2), &datagram);
+        }
+        for (_, datagram) in bench.out() {
+            client.handle_datagram(&datagram, bench.now);
+        }
+    }
+    let event = bench.link.poll_event();
+    assert!(
+        matches!(&event, Some(LinkEvent::DtlsFailed(reason)) if reason.contains("fingerprint")),
+        "{event:?}"
+    );
 }
 
 #[test]
