@@ -12,7 +12,7 @@ const FLAGS = [
 
 export class Browser {
   /**
-   * @param {object} o name, directory, url, meeting, speech and picture files, account? {user,password}, viewport?,
+   * @param {object} o name, directory, url, meeting, speech and picture files, account? {user,password}, viewport?, query?,
    *   browser? (another end's: one process for both, with that one's speech and picture), devices? (none: false),
    *   permission? (refused: false), certificates? (checked as for any user: "check")
    */
@@ -44,7 +44,7 @@ export class Browser {
   }
 
   async open() {
-    await this.page.goto(`${this.url}?size=160x120&video-slots=${this.videoSlots ?? 2}`);
+    await this.page.goto(`${this.url}?size=160x120&video-slots=${this.videoSlots ?? 2}${this.query ?? ""}`);
   }
 
   async fillIn() {
@@ -56,7 +56,7 @@ export class Browser {
       await page.fill("#user", this.account.user);
       await page.fill("#password", this.account.password);
     }
-    const tracks = this.devices === false || this.permission === false ? 0 : 2;
+    const tracks = this.devices === false || this.permission === false ? 0 : /video=off/.test(this.query ?? "") ? 1 : 2;
     await page.waitForFunction((n) => document.querySelector("#preview")?.srcObject?.getTracks().length === n, tracks);
   }
 
@@ -89,7 +89,7 @@ export class Browser {
   async speak(on) {
     await this.page.evaluate((wanted) => {
       const button = document.querySelector("#mute");
-      if ((button.getAttribute("aria-pressed") === "true") === wanted) button.click();
+      if (button.classList.contains("off") === wanted) button.click();
     }, on);
   }
 

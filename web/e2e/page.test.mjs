@@ -1,12 +1,14 @@
 // What a user meets on the page: a connection that drops, errors, accounts, devices, keys, a phone's narrow screen.
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { after, before, test } from "node:test";
 import { Browser } from "./browser.mjs";
 import { Lab } from "./lab.mjs";
-import { speech, y4m } from "./media.mjs";
+import { sameColour, speech, y4m } from "./media.mjs";
 import { Proxy } from "./proxy.mjs";
 
 const directory = mkdtempSync(`${tmpdir()}/rostrum-page-`);
@@ -63,10 +65,10 @@ async function screenshot(end, name) {
   if (process.env.ROSTRUM_SCREENSHOTS) await end.screenshot(`${process.env.ROSTRUM_SCREENSHOTS}/${name}.png`);
 }
 
-async function listed(end, names) {
-  await until(`${end.name}'s page lists ${names}`, 5000, async () => {
+async function listed(end, names, ms = 5000) {
+  await until(`${end.name}'s page lists ${names}`, ms, async () => {
     const rows = await end.page.$$eval(".people li", (all) => all.map((e) => e.querySelector("b").textContent));
-    return JSON.stringify(rows.sort()) === JSON.stringify(names) || rows;
+    return JSON.stringify(rows.sort()) === JSON.stringify(names) || [rows, await end.problem()];
   });
   await until("nobody who has a microphone is shown as a listener", 2000, async () => {
     const rows = await end.page.$$eval(".people li", (all) => all.map((e) => e.textContent));
@@ -99,7 +101,7 @@ test("an account and a guest see each other's names", async () => {
   const alice = await open("Alice", { account: lab.account("alice"), url: proxy.url });
   await screenshot(alice, "join");
   await alice.join();
-  const bob = await open("Bob", { browser: alice.browser });
+  const bob = await open("Bob", { browser: alice.browser, url: proxy.url });
   await bob.join();
   for (const end of [alice, bob]) await listed(end, ["Alice", "Bob"]);
   assert.deepEqual((await people()).map((p) => p.uri.split("@")[0]).includes("sip:alice"), true);
@@ -107,20 +109,69 @@ test("an account and a guest see each other's names", async () => {
 
 test("keys mute, stop the camera and open the statistics", async () => {
   const { page } = ends.get("Alice");
-  const pressed = (id) => page.getAttribute(`#${id}`, "aria-pressed");
+  const says = (id) => text(ends.get("Alice"), `#${id}`);
   await page.keyboard.press("m");
-  assert.equal(await pressed("mute"), "false");
+  assert.equal(await says("mute"), "Mute");
   await page.keyboard.press("M");
-  assert.equal(await pressed("mute"), "true");
-  assert.equal(await text(ends.get("Alice"), "#mute"), "Unmute");
+  assert.equal(await says("mute"), "Unmute");
+  assert.equal(await text(ends.get("Alice"), ".self figcaption"), "You, muted");
   await page.keyboard.press("v");
-  await until("the camera is off", 2000, async () => (await pressed("camera-off")) === "true");
+  await until("the camera is off", 2000, async () => (await says("camera-off")) === "Camera on");
   const sending = () => page.evaluate(() => window.rostrum.pc.getTransceivers().find((t) => t.receiver.track.kind === "video").sender.track?.readyState ?? "none");
   assert.equal(await sending(), "none");
   await page.keyboard.press("v");
-  await until("the camera is on again", 3000, async () => (await pressed("camera-off")) === "false" && (await sending()) === "live");
+  await until("the camera is on again", 3000, async () => (await says("camera-off")) === "Camera off" && (await sending()) === "live");
   await page.keyboard.press("s");
   assert.equal(await page.isVisible(".panel"), true);
+});
+
+test("who speaks is marked, and who stops the camera is shown by name", async () => {
+  const { page } = ends.get("Alice");
+  const bob = ends.get("Bob");
+  const marked = (selector) => page.$$eval(selector, (all) => all.map((e) => e.textContent));
+  await bob.speak(true);
+  await until("Bob alone is marked, in the list and on his picture", 5000, async () => {
+    const found = [...(await marked(".people li.speaking b")), ...(await marked(".tile.speaking figcaption"))];
+    return JSON.stringify(found) === '["Bob","Bob"]' || found;
+  });
+  await bob.speak(false);
+  await until("nobody is marked", 5000, async () => (await marked(".people li.speaking, .tile.speaking")).length === 0);
+  const large = () => page.$eval(".tile.large", (e) => `${e.className} ${e.querySelector("figcaption").textContent}`);
+  assert.equal(await large(), "tile large Bob");
+  await bob.page.click("#camera-off");
+  await until("Bob's name stands for his picture", 5000, async () => (await large()) === "tile large still Bob" || large());
+  assert.equal(await page.isVisible(".tile.large .avatar"), true);
+  await bob.page.click("#camera-off");
+  await until("Bob's picture is back", 5000, async () => (await large()) === "tile large Bob" || large());
+});
+
+test("who leaves is shown no longer", async () => {
+  const { page } = ends.get("Alice");
+  const bob = ends.get("Bob");
+  await bob.leave();
+  await listed(ends.get("Alice"), ["Alice"]);
+  const large = page.locator(".tile.large");
+  await until("the large picture is nobody's", 3000, async () => (await large.getAttribute("class")).includes("empty") && /Nobody else is here/.test(await large.textContent()));
+  assert.equal(await page.locator(".strip .tile:not(.self, .empty)").count(), 0);
+  await bob.join();
+  await listed(ends.get("Alice"), ["Alice", "Bob"]);
+});
+
+test("a camera is switched on after joining without one", async () => {
+  const alice = ends.get("Alice");
+  const carol = await open("Carol", { browser: alice.browser, query: "&video=off" });
+  await carol.join();
+  assert.equal(await text(carol, "#camera-off"), "Camera on");
+  await carol.page.click("#camera-off");
+  await carol.speak(true);
+  const source = (await people()).find((p) => p.display === "Carol").source;
+  await until("Alice sees Carol", 8000, async () => {
+    const [shown] = (await alice.look()).video;
+    return (shown.csrc === source && sameColour(shown.colour, [30, 30, 230])) || shown;
+  });
+  await until("Carol's page says that she is seen", 3000, async () => (await text(carol, "#camera-off")) === "Camera off");
+  await carol.leave();
+  await stop("Carol");
 });
 
 test("a microphone is changed in the middle of the meeting", async () => {
@@ -182,7 +233,10 @@ test("a dropped connection comes back by itself while the media go on", async ()
   const bob = ends.get("Bob");
   await bob.speak(true);
   const before = Object.fromEntries((await people()).map((p) => [p.display, p.source]));
+  const silent = () => alice.page.evaluate(() => window.rostrum.pc.getTransceivers()[0].sender.track.enabled === false);
+  assert.equal(await silent(), true);
   await drop(alice);
+  assert.equal(await silent(), true, "who was muted is still");
   assert.deepEqual(Object.fromEntries((await people()).map((p) => [p.display, p.source])), before);
   await bob.leave();
   await listed(alice, ["Alice"]);
@@ -206,6 +260,10 @@ test("errors say what to do", async () => {
     });
     assert.equal(await alice.page.isEnabled("#join"), true);
   };
+  await alice.fillIn();
+  await alice.page.fill("#user", "");
+  await alice.page.click("#join");
+  assert.equal(await alice.page.evaluate(() => document.activeElement.id), "user", "an empty account is asked for");
   await fails((page) => page.fill("#password", "wrong"), /password is wrong.*try again/i);
   await fails((page) => page.fill("#meeting", "nowhere!"), /no such meeting.*check its name/i);
   await fails(async (page) => {
@@ -215,6 +273,60 @@ test("errors say what to do", async () => {
   await proxy.cut();
   await fails(async () => {}, /no sip connection.*try again/i);
   await proxy.mend();
+  await nothingLeft();
+});
+
+test("a meeting whose media are lost is joined again", async () => {
+  const alice = ends.get("Alice");
+  await alice.join();
+  await ends.get("Bob").join();
+  await alice.speak(true);
+  const port = await alice.page.evaluate(() => window.rostrum.pc.remoteDescription.sdp.match(/a=candidate:\S+ 1 udp \d+ \S+ (\d+)/)[1]);
+  const rule = (family, ...what) => execFileSync("ip", [family, "rule", ...what]);
+  for (const family of ["-4", "-6"]) {
+    rule(family, "add", "pref", "100", "lookup", "local"); // or local addresses would be looked up before all else
+    rule(family, "del", "pref", "0");
+    for (const side of ["sport", "dport"]) rule(family, "add", "pref", "50", "ipproto", "udp", side, port, "blackhole");
+  }
+  await until("the page says that media are interrupted", 15_000, async () => /interrupted/.test(await text(alice, "p[role=alert]")));
+  assert.match(await text(alice, ".quality"), /poor/);
+  const lost = await alice.page.evaluateHandle(() => window.rostrum.pc);
+  await until("another connection is tried", 40_000, () => alice.page.evaluate((old) => window.rostrum.pc !== old, lost));
+  for (const family of ["-4", "-6"]) for (const side of ["sport", "dport"]) rule(family, "del", "pref", "50", "ipproto", "udp", side, port);
+  await listed(alice, ["Alice", "Bob"], 20_000);
+  for (const end of [alice, ends.get("Bob")]) {
+    await until(`${end.name} is connected again`, 40_000, async () => (await text(end, "[role=status]").catch(() => "")) === "Connected" && end.page.evaluate(() => window.rostrum.pc?.connectionState === "connected"));
+  }
+  const before = await alice.packets();
+  await ends.get("Bob").speak(true);
+  await until("media flow again", 5000, async () => (await alice.packets()) > before);
+});
+
+test("a server that dies and comes back has everyone again", async () => {
+  const alice = ends.get("Alice");
+  await alice.speak(false);
+  lab.child.kill("SIGKILL");
+  await once(lab.child, "exit");
+  lab = await Lab.start(directory);
+  proxy.target = Number(new URL(lab.info.web_local).port);
+  await until("both are in the meeting", 40_000, async () => {
+    const names = (await people().catch(() => [])).map((p) => p.display).sort();
+    return JSON.stringify(names) === '["Alice","Bob"]' || names;
+  });
+  for (const end of [alice, ends.get("Bob")]) {
+    await listed(end, ["Alice", "Bob"], 30_000);
+    await until(`${end.name}'s page is connected`, 30_000, async () => (await text(end, "[role=status]")) === "Connected" || text(end, "[role=status]"));
+  }
+  assert.equal(await text(alice, "#mute"), "Unmute", "who was muted is still");
+  assert.equal(await alice.page.evaluate(() => window.rostrum.pc.getTransceivers()[0].sender.track.enabled), false);
+  await ends.get("Bob").speak(true);
+  const source = (await people()).find((p) => p.display === "Bob").source;
+  await until("Alice hears Bob", 15_000, async () => {
+    const look = await alice.look().catch(() => undefined);
+    return look?.audio.some((a) => a.csrc === source) || look;
+  });
+  await alice.leave();
+  await ends.get("Bob").leave();
   await nothingLeft();
 });
 

@@ -9,7 +9,6 @@ export interface MeetingInfo {
 export interface ServerConfig {
   domain: string;
   meetings: MeetingInfo[];
-  guests?: boolean;
 }
 
 export interface Identity {
@@ -46,13 +45,14 @@ export async function fetchConfig(): Promise<ServerConfig> {
 
 /** A short-lived identity for somebody who has no account. */
 export async function guestIdentity(name: string, meeting: string): Promise<Identity> {
-  const answer = await json<{ uri: string; user: string; password: string; display_name?: string }>(
-    await fetch("api/v1/guest", {
-      method: "POST",
-      headers: { "content-type": "application/json" },
-      body: JSON.stringify({ name, meeting }),
-    }),
-  );
+  const response = await fetch("api/v1/guest", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ name, meeting }),
+  }).catch(() => {
+    throw new ApiError(0, "The server does not answer. Check that it is running, then try again.");
+  });
+  const answer = await json<{ uri: string; user: string; password: string; display_name?: string }>(response);
   return { uri: answer.uri, user: answer.user, password: answer.password, displayName: answer.display_name ?? name };
 }
 

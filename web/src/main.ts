@@ -1,9 +1,9 @@
 // Join page, then meeting, then join page again.
 
 import { type ServerConfig, fetchConfig } from "./api.ts";
-import { type Ending, MeetingClient } from "./sip/client.ts";
+import { type Ending, MeetingClient, isEnding } from "./sip/client.ts";
 import { type JoinRequest, joinPage } from "./ui/join.ts";
-import { MeetingPage } from "./ui/meeting.ts";
+import { type MeetingActions, MeetingPage } from "./ui/meeting.ts";
 import { explain } from "./ui/problems.ts";
 import "./style.css";
 
@@ -24,48 +24,72 @@ const handle: Handle = {};
 
 const root = document.getElementById("app")!;
 
-/** Media lost without us leaving: come back by ourselves, but not for ever. */
-const REJOINS = 5;
+/** Waits before the attempts to come back into a meeting that was lost, ms. */
+const REJOIN_MS = [0, 1000, 2000, 4000, 8000, 15000];
 
-async function enter(config: ServerConfig, request: JoinRequest, rejoins: number): Promise<void> {
+/** Joins; `attempt` counts those that followed the loss of a meeting. */
+async function enter(config: ServerConfig, request: JoinRequest, attempt = 0): Promise<void> {
   let joined = false;
-  const back = (ending: Ending): void => {
-    const lost = joined && !ending.byUs && /rtp timeout|connection error|request timeout/i.test(ending.cause);
-    const again = lost && rejoins > 0 ? request.stream.clone() : undefined; // before the page stops its tracks
+  let over = false;
+  let waiting = 0;
+  let client: MeetingClient | undefined;
+  const finish = (said: string, problem: boolean): void => {
+    for (const t of request.stream.getTracks()) t.stop();
+    show(config, said, problem);
+  };
+  const ended = (ending: Ending): void => {
+    if (over) return;
+    over = true;
+    const tries = joined ? 0 : attempt;
+    const again = ending.lost && (joined || attempt > 0) && tries < REJOIN_MS.length;
     handle.page?.close();
-    client.stop();
-    if (again) {
-      void enter(config, { ...request, stream: again }, rejoins - 1);
+    client?.stop();
+    if (!again) {
+      finish(explain(ending), !ending.byUs);
       return;
     }
-    show(config, explain(ending));
+    handle.page?.rejoining();
+    waiting = window.setTimeout(() => void enter(config, request, tries + 1), REJOIN_MS[tries]);
   };
-  const client = new MeetingClient(request.identity, `sip:${request.meeting}@${config.domain}`, {
-    onLink: (link) => handle.page?.setLink(link),
-    onPeerConnection: (pc) => {
-      handle.pc = pc;
-      handle.page = new MeetingPage(root, pc, request, () => client.leave());
+  const current = (): boolean => handle.client === client && !over;
+  const actions: MeetingActions = {
+    leave: () => {
+      clearTimeout(waiting);
+      if (over) finish("You left the meeting.", false);
+      else client?.leave();
     },
-    onJoined: () => {
-      joined = true;
-      handle.page?.joined();
-    },
-    onRoster: (roster) => handle.page?.setRoster(roster),
-    onEnded: back,
-  });
-  handle.client = client;
+    mute: (muted) => client?.mute(muted),
+    renegotiate: async () => (await client?.renegotiate()) ?? false,
+  };
   try {
+    client = new MeetingClient(request.identity, `sip:${request.meeting}@${config.domain}`, {
+      onLink: (link) => {
+        if (current()) handle.page?.setLink(link);
+      },
+      onPeerConnection: (pc) => {
+        handle.pc = pc;
+        handle.page = new MeetingPage(root, pc, request, actions);
+      },
+      onJoined: () => {
+        joined = true;
+        if (current()) handle.page?.joined();
+      },
+      onRoster: (roster) => {
+        if (current()) handle.page?.setRoster(roster);
+      },
+      onEnded: ended,
+    });
+    handle.client = client;
     await client.start();
     client.join(request.stream, AUDIO_SLOTS, VIDEO_SLOTS);
   } catch (e) {
-    client.stop();
-    show(config, typeof e === "object" && e !== null && "cause" in e ? explain(e as Ending) : String(e));
+    ended(isEnding(e) ? e : { cause: e instanceof Error ? e.message : String(e), status: 0, reason: "", byUs: false, lost: false });
   }
 }
 
-function show(config: ServerConfig, problem: string): void {
+function show(config: ServerConfig, said: string, problem = true): void {
   handle.client = handle.page = handle.pc = undefined;
-  joinPage(root, config, { width: WIDTH || 1280, height: HEIGHT || 720 }, problem, (r) => void enter(config, r, REJOINS));
+  joinPage(root, config, { width: WIDTH || 1280, height: HEIGHT || 720 }, { said, problem }, (r) => void enter(config, r));
 }
 
 window.addEventListener("pagehide", () => handle.client?.stop());
@@ -73,5 +97,5 @@ window.addEventListener("pagehide", () => handle.client?.stop());
 try {
   show(await fetchConfig(), "");
 } catch (e) {
-  show({ domain: location.hostname, meetings: [] }, `The server's settings could not be read: ${e instanceof Error ? e.message : String(e)} Reload the page to try again.`);
+  show({ domain: location.hostname, meetings: [] }, "The server's settings could not be read. Check that it is running, then reload the page.");
 }

@@ -51,17 +51,17 @@ export function deviceAdvice(error: unknown): string {
   const name = error instanceof DOMException ? error.name : "";
   switch (name) {
     case "NotAllowedError":
-      return "The browser was not allowed to use the microphone or camera. Allow them in the address bar (the lock or camera symbol), then try again. You can also join to listen only.";
+      return "The browser was not allowed to use the microphone or camera. Allow them in the address bar (the lock or camera symbol), then try again.";
     case "NotFoundError":
     case "OverconstrainedError":
-      return "No microphone or camera was found. Plug one in and try again, or join to listen only.";
+      return "No microphone or camera was found. Plug one in and try again.";
     case "NotReadableError":
     case "AbortError":
       return "Another program is using the microphone or camera. Close it and try again.";
     case "InsecureContextError":
       return "Browsers give microphone and camera only to HTTPS pages or http://localhost. Open this page by its https:// address.";
     default:
-      return `The microphone or camera could not be opened (${name || String(error)}).`;
+      return name ? `The microphone or camera could not be opened (${name}).` : error instanceof Error ? error.message : String(error);
   }
 }
 

@@ -19,6 +19,12 @@ export interface Ending {
   status: number;
   reason: string;
   byUs: boolean;
+  /** Neither side wanted it: media or dialog were lost, and joining again may well succeed. */
+  lost: boolean;
+}
+
+export function isEnding(e: unknown): e is Ending {
+  return typeof e === "object" && e !== null && "cause" in e && "byUs" in e;
 }
 
 export interface MeetingEvents {
@@ -46,6 +52,7 @@ export class MeetingClient {
   private subscriber?: Subscriber;
   private dropped = false;
   private leaving = false;
+  private mediaFailed = false;
 
   constructor(
     identity: Identity,
@@ -86,11 +93,12 @@ export class MeetingClient {
       this.ua.on("registered", () => resolve());
       this.ua.on("registrationFailed", (e) => {
         const { status, reason } = reasonOf(e.response);
-        reject({ cause: "registration", status, reason, byUs: false } satisfies Ending);
+        const lost = status === 0 || status === 408 || status >= 500;
+        reject({ cause: "registration", status, reason, byUs: false, lost } satisfies Ending);
       });
       this.ua.on("disconnected", () => {
         failures += 1;
-        if (failures >= 3) reject({ cause: "websocket", status: 0, reason: "", byUs: false } satisfies Ending);
+        if (failures >= 3) reject({ cause: "websocket", status: 0, reason: "", byUs: false, lost: true } satisfies Ending);
       });
       this.ua.start();
     });
@@ -107,6 +115,12 @@ export class MeetingClient {
         peerconnection: (e) => {
           for (let i = 0; i < audioSlots; i++) e.peerconnection.addTransceiver("audio", { direction: "recvonly" });
           for (let i = 0; i < videoSlots; i++) e.peerconnection.addTransceiver("video", { direction: "recvonly" });
+          // JsSIP looks at the state of ICE alone, which may stay "disconnected" for ever.
+          e.peerconnection.addEventListener("connectionstatechange", () => {
+            if (e.peerconnection.connectionState !== "failed" || !this.established) return;
+            this.mediaFailed = true;
+            session.terminate();
+          });
           this.events.onPeerConnection(e.peerconnection);
         },
         // The switch is ICE-lite and learns our address from our checks: no need to wait for all candidates.
@@ -120,6 +134,13 @@ export class MeetingClient {
       },
     });
     this.session = session;
+    this.mute(stream.getAudioTracks().some((t) => !t.enabled));
+  }
+
+  /** JsSIP switches tracks on again with every offer and answer, unless it knows. */
+  mute(muted: boolean): void {
+    if (muted) this.session?.mute({ audio: true });
+    else this.session?.unmute({ audio: true });
   }
 
   leave(): void {
@@ -134,15 +155,28 @@ export class MeetingClient {
     this.ua.stop();
   }
 
-  sendDigit(digit: string): void {
-    this.session?.sendDTMF(digit);
+  /** Offers the media lines as they are now. False: the meeting did not take them. */
+  async renegotiate(): Promise<boolean> {
+    for (let attempt = 0; attempt < 10 && this.established; attempt++) {
+      const done = await new Promise<boolean>((resolve) => {
+        if (!this.session!.renegotiate({ useUpdate: true }, () => resolve(true))) resolve(false);
+        else this.session!.once("ended", () => resolve(false));
+      });
+      if (done) return true;
+      await new Promise((r) => setTimeout(r, RETRY_MS)); // another offer is on its way
+    }
+    return false;
   }
 
   /** JsSIP calls "local" whatever it gave up by itself, lost media too: only leaving is the user's doing. */
   private ended(cause: string, message: unknown): void {
     this.unsubscribe();
     this.session = undefined;
-    this.events.onEnded({ cause, byUs: this.leaving, ...reasonOf(message) });
+    const { status, reason } = reasonOf(message);
+    const byUs = this.leaving;
+    // the server's reason for a BYE after media stopped names them
+    const lost = !byUs && (this.mediaFailed || [408, 481].includes(status) || /rtp timeout|connection error|request timeout|dialog error/i.test(cause) || /\bmedia\b/i.test(reason));
+    this.events.onEnded({ cause, byUs, status, reason, lost });
   }
 
   /** The WebSocket came back: the dialog goes on over the new flow, and the roster is asked for again. */

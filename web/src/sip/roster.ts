@@ -8,7 +8,6 @@ export interface Participant {
   sources: number[];
   status: string;
   audioMuted: boolean;
-  hasVideo: boolean;
 }
 
 type El = Element;
@@ -76,7 +75,6 @@ export class Roster {
       status: endpoints.map((e) => text(e, "status")).find((s) => s !== "") ?? before?.status ?? "connected",
       // several streams of a kind are slots, which only receive: sending on one of them is enough
       audioMuted: audio.length > 0 ? audio.every((m) => /^(recvonly|inactive)$/.test(text(m, "status"))) : (before?.audioMuted ?? false),
-      hasVideo: media.some((m) => text(m, "type") === "video" && /^(sendrecv|sendonly|)$/.test(text(m, "status"))),
     });
   }
 

@@ -12,12 +12,17 @@ export interface JoinRequest {
 }
 
 const STORE = "rostrum.join";
+const LISTEN = "You can also join to listen only.";
 
 interface Remembered {
   name: string;
   meeting: string;
   account: boolean;
   user: string;
+  wantAudio: boolean;
+  wantVideo: boolean;
+  audio?: string;
+  video?: string;
 }
 
 function remembered(): Partial<Remembered> {
@@ -28,29 +33,37 @@ function remembered(): Partial<Remembered> {
   }
 }
 
-/** Shows the form until the user joins. `problem` is what ended the last attempt. */
+/** Shows the form until the user joins. `ending` says how the last meeting or attempt ended. */
 export function joinPage(
   root: HTMLElement,
   config: ServerConfig,
   size: { width: number; height: number },
-  problem: string,
+  ending: { said: string; problem: boolean },
   onJoin: (request: JoinRequest) => void,
 ): void {
   const before = remembered();
   const query = new URLSearchParams(location.search);
-  const choice: Choice = { ...size, wantAudio: true, wantVideo: query.get("video") !== "off" };
+  const choice: Choice = { ...size, wantAudio: before.wantAudio ?? true, wantVideo: (before.wantVideo ?? true) && query.get("video") !== "off", audio: before.audio, video: before.video };
   let stream = new MediaStream();
   let meter: Meter | undefined;
   let frame = 0;
 
-  const alert = h("p", { role: "alert", class: "alert", id: "problem" }, problem);
+  const alert = h("p", { role: "alert", class: ending.problem ? "alert" : "alert mild", id: "problem" }, ending.said);
+  const say = (problem: string): void => {
+    alert.className = "alert";
+    alert.textContent = problem;
+  };
   const preview = h("video", { autoplay: true, muted: true, playsinline: true, "aria-label": "Your camera", id: "preview" });
   preview.muted = true;
   const picture = h("figure", { class: "tile" }, preview, h("div", { class: "avatar" }, "No camera"));
   const level = h("div", { class: "bar", role: "meter", "aria-label": "Microphone level", "aria-valuemin": 0, "aria-valuemax": 100 }, h("i"));
   const name = h("input", { id: "name", name: "name", required: true, autocomplete: "name", maxlength: 64, value: query.get("name") ?? before.name ?? "", placeholder: "Ada Lovelace" });
-  const meeting = h("input", { id: "meeting", name: "meeting", required: true, list: "meetings", autocomplete: "off", maxlength: 64, value: query.get("meeting") ?? before.meeting ?? config.meetings[0]?.id ?? "" });
-  const known = h("datalist", { id: "meetings" }, ...config.meetings.map((m) => h("option", { value: m.id }, m.title ?? m.id)));
+  const meeting = h("input", { id: "meeting", name: "meeting", required: true, autocomplete: "off", maxlength: 64, value: query.get("meeting") ?? before.meeting ?? config.meetings[0]?.id ?? "" });
+  const pick = (id: string): void => {
+    meeting.value = id;
+    meeting.focus();
+  };
+  const known = config.meetings.map((m) => h("button", { type: "button", onclick: () => pick(m.id) }, m.title ?? m.id));
   const account = h("input", { type: "checkbox", id: "account" });
   account.checked = before.account ?? false;
   const user = h("input", { id: "user", name: "username", autocomplete: "username", value: before.user ?? "", placeholder: "alice" });
@@ -64,8 +77,12 @@ export function joinPage(
   function showSignIn(): void {
     signIn.hidden = !account.checked;
     name.required = !account.checked;
+    user.required = account.checked;
   }
   account.addEventListener("change", showSignIn);
+
+  const onDevices = (): void => void listDevices();
+  navigator.mediaDevices?.addEventListener("devicechange", onDevices);
 
   function stopPreview(): void {
     cancelAnimationFrame(frame);
@@ -85,30 +102,41 @@ export function joinPage(
         ...list.map((d, i) => h("option", { value: d.deviceId }, d.label || `${kind === "audioinput" ? "Microphone" : "Camera"} ${i + 1}`)),
         h("option", { value: "off" }, none),
       );
-      if (Array.from(select.options).some((o) => o.value === current)) select.value = current;
-      if (kind === "videoinput" && !choice.wantVideo) select.value = "off";
+      const [wanted, device] = kind === "audioinput" ? [choice.wantAudio, choice.audio] : [choice.wantVideo, choice.video];
+      for (const value of [device, current, wanted ? undefined : "off"]) {
+        if (value && Array.from(select.options).some((o) => o.value === value)) select.value = value;
+      }
     }
   }
 
   async function look(): Promise<void> {
     stopPreview();
     for (const t of stream.getTracks()) t.stop();
-    choice.audio = microphone.value && microphone.value !== "off" ? microphone.value : undefined;
-    choice.video = camera.value && camera.value !== "off" ? camera.value : undefined;
     // "off" where nothing else could be chosen is nobody's choice: a device may have been plugged in since
-    choice.wantAudio = microphone.value !== "off" || microphone.options.length === 1;
-    if (camera.options.length > 1) choice.wantVideo = camera.value !== "off";
-    if (!retry.hidden) alert.textContent = "";
+    if (microphone.options.length > 1) {
+      choice.wantAudio = microphone.value !== "off";
+      choice.audio = choice.wantAudio ? microphone.value : undefined;
+    }
+    if (camera.options.length > 1) {
+      choice.wantVideo = camera.value !== "off";
+      choice.video = choice.wantVideo ? camera.value : undefined;
+    }
+    if (!retry.hidden) say("");
     retry.hidden = true;
     try {
       const got = await capture(choice);
       stream = got.stream;
       retry.hidden = got.cameraError === undefined;
-      if (got.cameraError) alert.textContent = `Joining without camera. ${deviceAdvice(got.cameraError)}`;
+      if (got.cameraError) say(`Joining without camera. ${deviceAdvice(got.cameraError)}`);
     } catch (e) {
+      if (choice.audio || choice.video) {
+        choice.audio = choice.video = undefined; // a device chosen before may be gone
+        microphone.value = camera.value = "";
+        return look();
+      }
       stream = new MediaStream();
       retry.hidden = false;
-      alert.textContent = deviceAdvice(e);
+      say(`${deviceAdvice(e)} ${LISTEN}`);
     }
     preview.srcObject = stream;
     picture.classList.toggle("still", stream.getVideoTracks().length === 0);
@@ -128,7 +156,7 @@ export function joinPage(
   async function submit(e: Event): Promise<void> {
     e.preventDefault();
     join.disabled = true;
-    alert.textContent = "";
+    say("");
     const wanted = meeting.value.trim();
     try {
       let identity: Identity;
@@ -138,11 +166,12 @@ export function joinPage(
       } else {
         identity = await guestIdentity(name.value.trim(), wanted);
       }
-      localStorage.setItem(STORE, JSON.stringify({ name: name.value, meeting: wanted, account: account.checked, user: user.value } satisfies Remembered));
+      localStorage.setItem(STORE, JSON.stringify({ name: name.value, meeting: wanted, account: account.checked, user: user.value, wantAudio: choice.wantAudio, wantVideo: choice.wantVideo, audio: choice.audio, video: choice.video } satisfies Remembered));
       stopPreview();
+      navigator.mediaDevices?.removeEventListener("devicechange", onDevices);
       onJoin({ identity, meeting: wanted, stream, choice });
     } catch (e) {
-      alert.textContent = e instanceof Error ? e.message : String(e);
+      say(e instanceof Error ? e.message : String(e));
       join.disabled = false;
     }
   }
@@ -160,7 +189,8 @@ export function joinPage(
         alert,
         retry,
         h("label", {}, "Your name", name),
-        h("label", {}, "Meeting", meeting, known),
+        h("label", {}, "Meeting", meeting),
+        known.length > 1 ? h("div", { class: "chips", role: "group", "aria-label": "Meetings here" }, ...known) : undefined,
         h("label", {}, "Microphone", microphone),
         h("label", {}, "Camera", camera),
         h("label", { class: "check" }, account, "Sign in with a SIP account"),

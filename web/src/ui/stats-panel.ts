@@ -20,7 +20,7 @@ export function statsPanel(root: HTMLElement, reports: StreamReport[], slots: Sl
     root,
     table(
       "Streams",
-      ["", "mid", "codec", "kbit/s", "packets", "lost", "loss %", "jitter ms", "RTT ms", "picture", "fps", "frames"],
+      ["", "mid", "codec", "kbit/s", "packets", "lost", "loss %", "jitter ms", "RTT ms", "picture", "fps", "frames", "freezes"],
       reports
         .filter((r) => r.packets > 0)
         .map((r) => [
@@ -34,8 +34,9 @@ export function statsPanel(root: HTMLElement, reports: StreamReport[], slots: Sl
           r.jitterMs.toFixed(1),
           r.rttMs.toFixed(1),
           r.size,
-          r.fps,
+          r.kind === "video" ? r.fps : "",
           r.kind === "video" ? r.frames : "",
+          r.kind === "video" && r.direction === "in" ? r.freezes : "",
         ]),
     ),
     table(
