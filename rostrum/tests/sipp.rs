@@ -133,10 +133,10 @@ fn registers_with_digest_over_every_transport() {
 }
 
 #[test]
-fn calls_holds_resumes_and_hangs_up_over_udp_and_tcp() {
+fn calls_holds_resumes_and_hangs_up_over_every_transport() {
     let mut lab = Lab::start();
-    let [udp, tcp, _] = ways(&lab);
-    for (caller, callee) in [(udp.1, udp.1), (tcp.1, tcp.1), (udp.1, tcp.1)] {
+    let [(_, udp), (_, tcp), (_, tls)] = ways(&lab);
+    for (caller, callee) in [(udp, udp), (tcp, tcp), (udp, tcp), (tls, udp)] {
         let port = free_port();
         register(&lab, callee, port, 1);
         let answer = Sipp::start(&lab, "answer", callee, port, 1, "");
@@ -149,12 +149,13 @@ fn calls_holds_resumes_and_hangs_up_over_udp_and_tcp() {
 #[test]
 fn a_cancelled_call_stops_ringing() {
     let mut lab = Lab::start();
+    let [(_, udp), (_, tcp), (_, tls)] = ways(&lab);
     // a callee of its own each: the other's contact would still be rung, where nobody answers
-    for (callee, (_, way)) in [1, 2].into_iter().zip(&ways(&lab)[..2]) {
+    for (callee, (theirs, ours)) in [(1, (udp, udp)), (2, (tcp, tcp)), (3, (udp, tls))] {
         let port = free_port();
-        register(&lab, *way, port, callee);
-        let ring = Sipp::start(&lab, "ring", *way, port, callee, "");
-        Sipp::start(&lab, "cancel", *way, free_port(), 0, lab.account(callee).0).finish();
+        register(&lab, theirs, port, callee);
+        let ring = Sipp::start(&lab, "ring", theirs, port, callee, "");
+        Sipp::start(&lab, "cancel", ours, free_port(), 0, lab.account(callee).0).finish();
         ring.finish();
     }
     lab.assert_healthy();

@@ -6,9 +6,6 @@ import { h, replace } from "./dom.ts";
 /** A picture that has not changed for so long is covered by the holder's name. */
 const STILL_MS = 2000;
 
-/** Hues of the circles that stand for people, by CSRC: the same for everyone. */
-const HUES = 12;
-
 interface Tile {
   slot: Slot;
   el: HTMLElement;
@@ -19,13 +16,13 @@ interface Tile {
   moved: number;
 }
 
-/** The first letters of a name on the colour of its CSRC. */
+/** The first letters of a name on the colour of its CSRC, the same for everyone. */
 export function circle(source: number, name: string): HTMLElement {
   const letters = name
     .split(/\s+/)
     .map((w) => [...w][0] ?? "")
     .join("");
-  return h("span", { style: `--hue: ${(source % HUES) * (360 / HUES)}`, "aria-hidden": "true" }, letters.slice(0, 2).toUpperCase());
+  return h("span", { style: `--hue: ${(Math.imul(source, 0x9e3779b1) >>> 0) % 360}`, "aria-hidden": "true" }, letters.slice(0, 2).toUpperCase());
 }
 
 export class Pictures {
