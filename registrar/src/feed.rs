@@ -77,7 +77,12 @@ pub(crate) async fn follow(
     let mut retry = RETRY_FIRST;
     loop {
         if let Ok(mut watch) = store.watch(&prefix, from).await {
-            while let Some(event) = watch.recv().await {
+            loop {
+                let event = tokio::select! {
+                    event = watch.recv() => event,
+                    () = news.closed() => return,
+                };
+                let Some(event) = event else { break };
                 retry = RETRY_FIRST;
                 let told = match event {
                     WatchEvent::Put(entry) => {

@@ -1,6 +1,6 @@
 //! Starting, draining and stopping one registrar.
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::tls::{CertificateSource, TlsError, Trust};
-use transport::{BindError, Listen, Options, Transports};
+use transport::{BindError, Listen, Options, Transports, cards};
 
-use crate::config::{Config, Invalid, networks, parse_advertise};
+use crate::config::{Advertise, Config, Invalid, networks, parse_advertise};
 use crate::driver::{Driver, Known, Query};
 use crate::feed::{self, News, Topic};
 use crate::http::Server;
@@ -337,7 +337,8 @@ fn load_identity(config: &Config) -> Result<transport::tls::Identity, StartError
             .filter_map(|a| Some(parse_advertise(a)?.host)),
     );
     names.extend(config.web_hosts.iter().map(|h| h.to_ascii_lowercase()));
-    names.extend(outgoing_addresses().iter().map(ToString::to_string));
+    let found = [false, true].into_iter().filter_map(cards::outward);
+    names.extend(found.map(|ip| ip.to_string()));
     names.sort();
     names.dedup();
     Ok(transport::tls::load_or_generate(&source, &names)?)
@@ -400,57 +401,48 @@ fn bind_http(config: &Config, addresses: &mut Addresses) -> Result<HttpListeners
     Ok(open)
 }
 
-/// The addresses of the network cards that lead to the internet, IPv4 and IPv6; no packet is sent for it.
-fn outgoing_addresses() -> Vec<IpAddr> {
-    [("0.0.0.0:0", "192.0.2.1:9"), ("[::]:0", "[2001:db8::1]:9")]
-        .into_iter()
-        .filter_map(|(from, to)| {
-            let socket = UdpSocket::bind(from).ok()?;
-            socket.connect(to).ok()?;
-            let ip = socket.local_addr().ok()?.ip();
-            (!ip.is_unspecified()).then_some(ip)
-        })
-        .collect()
+/// How a listener is reached where nobody said: as it listens, or by the card that others most likely use.
+fn own_address(listening: IpAddr) -> IpAddr {
+    if !listening.is_unspecified() {
+        return listening;
+    }
+    let loopback: IpAddr = match listening {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    cards::outward(listening.is_ipv6()).unwrap_or(loopback)
 }
 
-/// Every listener as others reach it.
+/// Every listener as others reach it. An entry that is a literal address is for the listeners of its own family: a
+/// client of the other one could not send there. Where none of them has that family, whoever stands in front of
+/// us translates, and it is for all.
 fn advertise(entries: &[String], listening: &[(Transport, SocketAddr)]) -> Vec<Advertised> {
     let mut all = Vec::new();
     let parsed: Vec<_> = entries.iter().filter_map(|e| parse_advertise(e)).collect();
     for (transport, address) in listening {
-        let fitting: Vec<_> = parsed
-            .iter()
-            .filter(|a| a.transport.is_none_or(|t| t == *transport))
-            .collect();
-        if !fitting.is_empty() {
-            all.extend(fitting.iter().map(|a| Advertised {
-                transport: *transport,
-                host: a.host.clone(),
-                port: a.port.unwrap_or(address.port()),
-            }));
-            continue;
-        }
-        let hosts = if address.ip().is_unspecified() {
-            let mut found: Vec<IpAddr> = outgoing_addresses()
-                .into_iter()
-                .filter(|ip| ip.is_ipv4() == address.is_ipv4())
-                .collect();
-            if found.is_empty() {
-                found.push(if address.is_ipv4() {
-                    IpAddr::from([127, 0, 0, 1])
-                } else {
-                    IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-                });
-            }
-            found
-        } else {
-            vec![address.ip()]
+        let is_fitting = |entry: &&Advertise| {
+            let family = entry.host.parse::<IpAddr>().ok().map(|ip| ip.is_ipv6());
+            let translated = || {
+                !listening
+                    .iter()
+                    .any(|(t, a)| t == transport && Some(a.is_ipv6()) == family)
+            };
+            entry.transport.is_none_or(|t| t == *transport)
+                && (family.is_none() || family == Some(address.is_ipv6()) || translated())
         };
-        all.extend(hosts.into_iter().map(|ip| Advertised {
+        let before = all.len();
+        all.extend(parsed.iter().filter(is_fitting).map(|a| Advertised {
             transport: *transport,
-            host: ip.to_string(),
-            port: address.port(),
+            host: a.host.clone(),
+            port: a.port.unwrap_or(address.port()),
         }));
+        if all.len() == before {
+            all.push(Advertised {
+                transport: *transport,
+                host: own_address(address.ip()).to_string(),
+                port: address.port(),
+            });
+        }
     }
     all.dedup();
     all
@@ -532,5 +524,45 @@ fn site(
         https_port,
         transports: transports.clone(),
         issued: Mutex::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(entries: &[&str], listening: &[&str]) -> Vec<String> {
+        let entries: Vec<String> = entries.iter().map(|e| (*e).to_owned()).collect();
+        let listening: Vec<_> = listening
+            .iter()
+            .map(|a| (Transport::Udp, a.parse().expect("an address")))
+            .collect();
+        let advertised = advertise(&entries, &listening);
+        advertised.iter().map(Advertised::host_port).collect()
+    }
+
+    #[test]
+    fn a_literal_is_advertised_for_listeners_of_its_own_family() {
+        let both = ["203.0.113.5", "2001:db8::5"];
+        assert_eq!(
+            told(&both, &["0.0.0.0:5060", "[::]:5062"]),
+            ["203.0.113.5:5060", "[2001:db8::5]:5062"]
+        );
+        assert_eq!(
+            told(&["203.0.113.5"], &["10.0.0.1:5060", "[::1]:5062"]),
+            ["203.0.113.5:5060", "[::1]:5062"]
+        );
+    }
+
+    #[test]
+    fn names_are_for_all_listeners_and_a_foreign_family_for_those_behind_a_translator() {
+        assert_eq!(
+            told(&["sip.example.org"], &["0.0.0.0:5060", "[::]:5060"]),
+            ["sip.example.org:5060"]
+        );
+        assert_eq!(
+            told(&["udp:[2001:db8::5]:5070"], &["10.0.0.1:5060"]),
+            ["[2001:db8::5]:5070"]
+        );
     }
 }

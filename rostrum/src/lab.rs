@@ -1,18 +1,22 @@
 //! `rostrum lab`: the three roles wired together on one machine, with accounts and meetings to try.
 
+mod summary;
+
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use transport::cards;
 
 use crate::config::{Config, Engine, Role};
+use crate::observe;
 use crate::roles::Roles;
-use crate::{observe, web};
+use summary::Summary;
 
 /// Realm of the lab's accounts: not the domain, so that passwords survive a move to another address.
 const REALM: &str = "rostrum";
@@ -32,10 +36,11 @@ pub struct LabArgs {
     /// First of some 900 ports: SIP on N, TLS on N+1, http and https on N+2 and N+3, ...; 0 takes free ones
     #[arg(long, default_value_t = 5060)]
     port_base: u16,
-    /// Address that phones and browsers reach this machine by [default: that of the card that leads to the internet]
-    #[arg(long)]
-    host: Option<IpAddr>,
-    /// SIP domain of accounts and meetings [default: the host's address]
+    /// Addresses that phones and browsers reach this machine by, and the only ones listened on; may be given several
+    /// times [default: one IPv4 and one IPv6 address, of the cards that lead to the internet]
+    #[arg(long, value_delimiter = ',')]
+    host: Vec<IpAddr>,
+    /// SIP domain of accounts and meetings [default: the first host's address]
     #[arg(long)]
     domain: Option<String>,
     /// Digest algorithms offered, in order. A registrar offers SHA-256,MD5 by default; baresip, SIPp and others stop at
@@ -63,8 +68,11 @@ pub async fn run(args: LabArgs) -> Result<(), String> {
         ..observe::Log::default()
     };
     observe::start_logging(&log)?;
-    let host = args.host.unwrap_or_else(outward);
-    let domain = args.domain.clone().unwrap_or_else(|| bracketed(host));
+    let hosts = Hosts::choose(&args.host);
+    let domain = args
+        .domain
+        .clone()
+        .unwrap_or_else(|| bracketed(hosts.first()));
     let folder = |e: std::io::Error| {
         format!(
             "{}: {e}; choose another folder with --data",
@@ -73,30 +81,72 @@ pub async fn run(args: LabArgs) -> Result<(), String> {
     };
     fs::create_dir_all(&args.data).map_err(folder)?;
     let accounts = accounts(&args.data)?;
-    let config = config(&args, host, &domain)?;
+    let config = config(&args, &hosts, &domain)?;
     let roles = Roles::start(
         &config,
         &[Role::Registrar, Role::MeetingManager, Role::Switch],
     )
     .await
     .map_err(|e| format!("{e}\n    (--port-base chooses other ports, 0 free ones)"))?;
-    let summary = summary(&roles, host, &domain, &accounts);
+    let summary = Summary::new(&roles, &config, &hosts, &accounts);
     if args.json {
-        println!("{summary}");
+        println!("{}", summary.json());
     } else {
-        print_for_people(&summary, host, args.host.is_none());
+        print!("{summary}");
     }
     roles.run().await
 }
 
-/// The address towards the internet; loopback on a machine without network. Nothing is sent.
-fn outward() -> IpAddr {
-    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
-        .and_then(|socket| {
-            socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-            socket.local_addr()
-        })
-        .map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |local| local.ip())
+/// The addresses of this machine.
+struct Hosts {
+    /// As others reach it; never empty.
+    told: Vec<IpAddr>,
+    /// Listened on.
+    cards: Vec<IpAddr>,
+    /// Nobody named them.
+    guessed: bool,
+}
+
+impl Hosts {
+    /// Those that were named, which are then listened on alone, so that several labs can live on one machine. Else one
+    /// of each family, with all cards of the family listened on; loopback on a machine without network.
+    fn choose(named: &[IpAddr]) -> Self {
+        let mut told = Vec::new();
+        for ip in named {
+            if !told.contains(ip) {
+                told.push(*ip);
+            }
+        }
+        if !told.is_empty() {
+            let cards = told.clone();
+            return Self {
+                told,
+                cards,
+                guessed: false,
+            };
+        }
+        told = [false, true]
+            .into_iter()
+            .filter_map(cards::outward)
+            .collect();
+        if told.is_empty() {
+            told.push(Ipv4Addr::LOCALHOST.into());
+            told.extend(cards::has_ipv6().then_some(IpAddr::V6(Ipv6Addr::LOCALHOST)));
+        }
+        let any = |ip: &IpAddr| match ip {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self {
+            cards: told.iter().map(any).collect(),
+            told,
+            guessed: true,
+        }
+    }
+
+    fn first(&self) -> IpAddr {
+        self.told[0]
+    }
 }
 
 fn bracketed(ip: IpAddr) -> String {
@@ -153,7 +203,7 @@ fn accounts(data: &Path) -> Result<Vec<Account>, String> {
 }
 
 /// The same configuration that the roles would read from files.
-fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> {
+fn config(args: &LabArgs, hosts: &Hosts, domain: &str) -> Result<Config, String> {
     let port = |offset: u16| {
         if args.port_base == 0 {
             0
@@ -161,16 +211,8 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
             args.port_base.saturating_add(offset)
         }
     };
-    // a host that was named is listened on alone, so that several labs can live on one machine
-    let mut cards: Vec<IpAddr> = match args.host {
-        Some(host) => vec![host],
-        None => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
-    };
-    let has_ipv6 = || UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    if args.host.is_none() && args.port_base != 0 && has_ipv6() {
-        cards.push(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-    }
     let on = |offset: u16| {
+        let cards = &hosts.cards;
         cards
             .iter()
             .map(|ip| SocketAddr::new(*ip, port(offset)))
@@ -178,16 +220,22 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
     };
     let loopback = |offset: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port(offset)));
     // the registrar reaches the manager from the cards it listens on, which may all be of one family
-    let inner: IpAddr = match args.host {
-        Some(IpAddr::V6(_)) => Ipv6Addr::LOCALHOST.into(),
-        _ => Ipv4Addr::LOCALHOST.into(),
+    let inner: IpAddr = match hosts.cards.iter().any(IpAddr::is_ipv4) {
+        true => Ipv4Addr::LOCALHOST.into(),
+        false => Ipv6Addr::LOCALHOST.into(),
     };
     let beside = |offset: u16| SocketAddr::new(inner, port(offset));
-    let aliases: Vec<String> = ["localhost", "127.0.0.1"]
-        .iter()
-        .filter(|a| **a != domain)
-        .map(|a| (*a).to_owned())
+    let aliases: Vec<String> = ["localhost", "127.0.0.1", "[::1]"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(hosts.told.iter().map(|ip| bracketed(*ip)))
+        .filter(|alias| alias != domain)
         .collect();
+    // browsers give a camera to http://localhost, which is either
+    let mut local = vec![loopback(2)];
+    if cards::has_ipv6() {
+        local.push(SocketAddr::from((Ipv6Addr::LOCALHOST, port(2))));
+    }
 
     let mut config = Config::default();
     config.admin.listen = loopback(4);
@@ -198,9 +246,6 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
     registrar.node = "lab".into();
     registrar.domain = domain.to_owned();
     registrar.aliases.clone_from(&aliases);
-    if domain != bracketed(host) {
-        registrar.aliases.push(bracketed(host));
-    }
     registrar.realm = REALM.into();
     registrar.digest = serde_json::from_value(json!(args.digest)).map_err(|_| {
         format!(
@@ -211,9 +256,9 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
     registrar.udp = on(0);
     registrar.tcp = on(0);
     registrar.tls = on(1);
-    registrar.http = vec![loopback(2)];
+    registrar.http = local;
     registrar.https = on(3);
-    registrar.advertise = vec![bracketed(host)];
+    registrar.advertise = hosts.told.iter().map(|ip| bracketed(*ip)).collect();
     registrar.data = args.data.join("registrar");
     registrar.users = args.data.join("users.toml");
     registrar.meetings = MEETINGS
@@ -228,10 +273,11 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
     let manager = &mut config.meeting_manager;
     manager.id = "lab".into();
     manager.domain = domain.to_owned();
-    manager.aliases.clone_from(&config.registrar.aliases);
+    manager.aliases = aliases;
     manager.udp = vec![beside(5)];
     manager.tcp = vec![beside(5)];
-    manager.trusted_networks.push(host.to_string());
+    let own = hosts.told.iter().map(ToString::to_string);
+    manager.trusted_networks.extend(own);
     manager.meetings = MEETINGS
         .iter()
         .map(|(id, title)| meeting_manager::Meeting {
@@ -245,100 +291,9 @@ fn config(args: &LabArgs, host: IpAddr, domain: &str) -> Result<Config, String> 
     let switch = &mut config.switch;
     switch.id = "lab".into();
     switch.control = loopback(6);
-    switch.listen = cards;
-    switch.advertise = vec![host];
+    switch.listen.clone_from(&hosts.cards);
+    switch.advertise.clone_from(&hosts.told);
     switch.webrtc_port = port(10);
     switch.plain_ports = [port(100), port(899)];
     Ok(config)
-}
-
-fn summary(roles: &Roles, host: IpAddr, domain: &str, accounts: &[Account]) -> Value {
-    let addresses = roles
-        .registrar
-        .as_ref()
-        .map(|r| r.addresses().clone())
-        .unwrap_or_default();
-    let at = |list: &[SocketAddr]| list.first().map_or(0, SocketAddr::port);
-    let told = |port: u16| format!("{}:{port}", bracketed(host));
-    let local = format!("127.0.0.1:{}", at(&addresses.http));
-    let admin = roles.admin.address;
-    json!({
-        "web": format!("https://{}/", told(at(&addresses.https))),
-        "web_local": format!("http://localhost:{}/", at(&addresses.http)),
-        "web_present": web::is_present(),
-        "api": format!("http://{admin}/api/v1"),
-        "metrics": format!("http://{admin}/metrics"),
-        "sip": {
-            "udp": told(at(&addresses.udp)),
-            "tcp": told(at(&addresses.tcp)),
-            "tls": told(at(&addresses.tls)),
-            "ws": local,
-            "wss": told(at(&addresses.https)),
-        },
-        "domain": domain,
-        "accounts": accounts.iter().map(|a| json!({
-            "uri": format!("sip:{}@{domain}", a.user), "user": a.user, "password": a.password,
-        })).collect::<Vec<_>>(),
-        "meetings": MEETINGS.iter().map(|(id, _)| format!("sip:{id}@{domain}")).collect::<Vec<_>>(),
-        "manager": roles.manager.as_ref().map(|m| {
-            m.sip_addresses().iter().map(|(t, a)| format!("{t} {a}")).collect::<Vec<_>>().join("  ")
-        }),
-        "control": roles.switch.as_ref().map(|s| s.control_address().to_string()),
-    })
-}
-
-fn print_for_people(s: &Value, host: IpAddr, guessed: bool) {
-    let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
-    println!("Rostrum is running.\n");
-    println!("  browser    {}", text(&s["web_local"]));
-    println!(
-        "             {}   (self-signed certificate: accept it once)",
-        text(&s["web"])
-    );
-    if !web::is_present() {
-        println!(
-            "             This build has no web client in it: {} makes one.",
-            web::HOW_TO_BUILD
-        );
-    }
-    println!(
-        "  meetings   {}",
-        s["meetings"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(text)
-            .collect::<Vec<_>>()
-            .join("  ")
-    );
-    println!("  accounts");
-    for account in s["accounts"].as_array().into_iter().flatten() {
-        println!(
-            "             {}  password {}",
-            text(&account["uri"]),
-            text(&account["password"])
-        );
-    }
-    println!(
-        "  SIP        udp {}  tcp {}  tls {}",
-        text(&s["sip"]["udp"]),
-        text(&s["sip"]["tcp"]),
-        text(&s["sip"]["tls"])
-    );
-    println!(
-        "             ws {}  wss {}  (path /sip)",
-        text(&s["sip"]["ws"]),
-        text(&s["sip"]["wss"])
-    );
-    println!(
-        "  inside     meeting manager {}  switch control {}",
-        text(&s["manager"]),
-        text(&s["control"])
-    );
-    println!("  API        {}", text(&s["api"]));
-    println!("  metrics    {}", text(&s["metrics"]));
-    if guessed {
-        println!("\n  Others reach this machine as {host}; --host chooses another address.");
-    }
-    println!("\n  Ctrl-C ends meetings and stops.");
 }

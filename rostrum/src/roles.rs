@@ -17,17 +17,60 @@ use crate::{observe, web};
 /// How often a draining process looks whether it is empty.
 const LOOK: Duration = Duration::from_millis(500);
 
+type Started = (
+    Option<Registrar>,
+    Option<MeetingManager>,
+    Option<Switch>,
+    Admin,
+);
+
 /// What runs.
 pub struct Roles {
     pub registrar: Option<Registrar>,
     pub manager: Option<MeetingManager>,
     pub switch: Option<Switch>,
     pub admin: Admin,
+    signals: Signals,
+}
+
+/// Ctrl-C and SIGTERM, caught from when this is made: one that comes early is kept until it is looked at.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn catch() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|e| format!("signals: {e}"));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next of them; whether it was Ctrl-C.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.interrupt.recv() => true,
+            _ = self.terminate.recv() => false,
+        }
+    }
 }
 
 impl Roles {
-    /// Starts the roles in the order in which they need each other.
+    /// Starts the roles in the order in which they need each other. From here on a signal ends the process in order.
     pub async fn start(config: &Config, roles: &[Role]) -> Result<Self, String> {
+        let mut signals = Signals::catch()?;
+        tokio::select! {
+            started = Self::start_all(config, roles) => {
+                let (registrar, manager, switch, admin) = started?;
+                Ok(Self { registrar, manager, switch, admin, signals })
+            }
+            _ = signals.next() => Err("stopped before it had started".to_owned()),
+        }
+    }
+
+    async fn start_all(config: &Config, roles: &[Role]) -> Result<Started, String> {
         let metrics = observe::start_metrics()?;
         let store: Arc<dyn Store> = cluster::open(&config.store.engine())
             .await
@@ -73,31 +116,20 @@ impl Roles {
             views = views.merge(registrar.admin_router());
         }
         let admin = Admin::start(config.admin.listen, metrics, store, views).await?;
-        Ok(Self {
-            registrar,
-            manager,
-            switch,
-            admin,
-        })
+        Ok((registrar, manager, switch, admin))
     }
 
     /// Runs until Ctrl-C, or SIGTERM and then empty.
     pub async fn run(mut self) -> Result<(), String> {
-        let listen = |kind| signal(kind).map_err(|e| format!("signals: {e}"));
-        let (mut interrupt, mut terminate) = (
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-        );
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => self.drain(&mut interrupt, &mut terminate).await,
+        if !self.signals.next().await {
+            self.drain().await;
         }
         self.stop().await;
         Ok(())
     }
 
     /// Takes nothing new, and waits until nothing is left or a second signal comes.
-    async fn drain(&mut self, interrupt: &mut Signal, terminate: &mut Signal) {
+    async fn drain(&mut self) {
         tracing::info!(
             "draining: running meetings go on, nothing new begins; a second signal ends them"
         );
@@ -125,8 +157,7 @@ impl Roles {
             }
         };
         tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            _ = self.signals.next() => {}
             () = empty => {}
         }
     }

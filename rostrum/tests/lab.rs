@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use common::phone::{Phone, header, status};
@@ -35,6 +36,17 @@ fn one_line_of_json_says_where_everything_is() {
             .all(|m| m.as_str().is_some_and(|m| m.starts_with("sip:")))
     );
     assert!(!meetings.is_empty());
+    // what a firewall must let through, besides SIP
+    let webrtc = lab.info["media"]["webrtc"].as_array().expect("addresses");
+    assert!(!webrtc.is_empty());
+    for address in webrtc {
+        let address: Result<SocketAddr, _> = address.as_str().expect("text").parse();
+        assert_ne!(address.expect("host:port").port(), 0);
+    }
+    let range = lab.info["media"]["rtp"].as_str().expect("a range");
+    let (first, last) = range.split_once('-').expect("first-last");
+    let port = |text: &str| text.parse::<u16>().expect("a port");
+    assert!(port(first) != 0 && port(first) < port(last), "{range}");
     assert_eq!(lab.api("/counts")["dialogs"], 0);
     lab.assert_healthy();
 }
@@ -83,6 +95,20 @@ fn ctrl_c_ends_running_meetings_with_bye() {
         phone.answer(&bye, "200 OK");
     }
     assert_eq!(lab.ended().0, Some(0));
+}
+
+#[test]
+fn a_signal_right_after_the_line_ends_the_lab_in_order_and_at_once() {
+    for name in ["-INT", "-TERM"] {
+        for _ in 0..3 {
+            let lab = Lab::start();
+            lab.signal(name);
+            let begin = std::time::Instant::now();
+            assert_eq!(lab.ended().0, Some(0), "{name}");
+            let took = begin.elapsed();
+            assert!(took.as_millis() < 1_500, "{name}: {took:?}");
+        }
+    }
 }
 
 #[test]
@@ -238,5 +264,116 @@ fn a_lab_on_ipv6_registers_and_joins_over_udp_and_tcp() {
         assert_eq!(status(&phone.hang_up(&call)), 200);
     }
     lab.await_counts(|c| c["dialogs"] == 0 && c["switch_legs"] == 0 && c["ports"] == 0);
+    lab.assert_healthy();
+}
+
+/// A browser's offer of audio, from an IPv6 address.
+const ICE_OFFER: &str = "v=0\r\no=- 1 1 IN IP6 ::1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP6 ::1\r\na=rtcp-mux\r\na=mid:0\r\na=sendrecv\r\n\
+    a=rtpmap:111 opus/48000/2\r\na=ice-ufrag:abcd\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\na=setup:actpass\r\n\
+    a=fingerprint:sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
+    a=candidate:1 1 UDP 2130706431 ::1 40000 typ host\r\na=end-of-candidates\r\n";
+
+/// Requests that reached the meeting manager.
+fn requests_to_the_manager(lab: &Lab) -> u64 {
+    let page = lab.metrics();
+    let count = page.lines().find_map(|line| {
+        line.strip_prefix("rostrum_manager_messages_total{kind=\"request\"} ")?
+            .parse()
+            .ok()
+    });
+    count.unwrap_or(0)
+}
+
+/// A call whose INVITE, ACK and BYE all arrive, and which leaves nothing behind; the answer. `edge`: what the phone
+/// is told to send through, which must be of its family or it can send nothing.
+fn join_and_leave(lab: &Lab, phone: &mut Phone, edge: &str, offer: Option<&str>) -> String {
+    let before = requests_to_the_manager(lab);
+    let call = match offer {
+        Some(sdp) => phone.call_with(lab.meeting(0), sdp),
+        None => phone.call(lab.meeting(0)),
+    };
+    let call = call.expect("answered");
+    let route = &call.routes[0];
+    assert!(route.contains(&format!("@{edge};")), "{route}");
+    eventually("INVITE and ACK to arrive", || {
+        requests_to_the_manager(lab) == before + 2
+    });
+    assert_eq!(status(&phone.hang_up(&call)), 200);
+    lab.await_counts(|c| c["dialogs"] == 0 && c["switch_legs"] == 0 && c["ports"] == 0);
+    call.answer
+}
+
+#[test]
+fn a_client_that_has_only_ipv6_joins_a_lab_on_both_families() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut lab = Lab::start_on("127.0.0.1", folder, &["--host", "::1"]);
+    assert!(lab.sip("udp").is_ipv4());
+    let second = lab.info["hosts"][1].clone();
+    assert_eq!(second["host"], "::1");
+    let at = |transport: &str| second[transport].as_str().expect("an address");
+    let (domain, account) = (lab.domain().to_owned(), lab.account(0));
+    let udp = Phone::udp(at("udp").parse().expect("host:port"), &domain, account);
+    let ws = Phone::ws(&format!("ws://{}/sip", at("ws")), &domain, account);
+    for (mut phone, edge) in [(udp, at("udp")), (ws, at("ws"))] {
+        let registered = phone.register(60);
+        assert_eq!(status(&registered), 200);
+        let service_route = header(&registered, "Service-Route").expect("a Service-Route");
+        assert!(
+            service_route.contains(&format!(":{edge};")),
+            "{service_route}"
+        );
+
+        let answer = join_and_leave(&lab, &mut phone, edge, None);
+        assert!(answer.contains("c=IN IP6 ::1"), "{answer}");
+
+        let answer = join_and_leave(&lab, &mut phone, edge, Some(ICE_OFFER));
+        for family in [" 127.0.0.1 ", " ::1 "] {
+            let candidate = |l: &str| l.starts_with("a=candidate:") && l.contains(family);
+            assert!(answer.lines().any(candidate), "{answer}");
+        }
+        assert!(answer.contains("c=IN IP6 ::1"), "{answer}");
+        assert_eq!(status(&phone.register(0)), 200);
+    }
+    lab.assert_healthy();
+}
+
+#[test]
+fn requests_to_a_client_come_with_addresses_of_its_family() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut lab = Lab::start_on("127.0.0.1", folder, &["--host", "::1"]);
+    let hosts = lab.info["hosts"].clone();
+    let edge = hosts[1]["udp"].as_str().expect("an address");
+    let remote = edge.parse().expect("host:port");
+    let mut callee = Phone::udp(remote, lab.domain(), lab.account(0));
+    assert_eq!(status(&callee.register(60)), 200);
+    let (callee_name, _) = lab.account(0);
+    let caller = Phone::udp(lab.sip("udp"), lab.domain(), lab.account(1));
+    let caller = std::thread::spawn({
+        let (mut caller, name) = (caller, callee_name.to_owned());
+        move || caller.call(&name).err()
+    });
+    let invite = callee.await_request("INVITE");
+    let via = header(&invite, "Via").expect("a Via");
+    assert!(via.contains(&format!(" {edge};")), "{via}");
+    let route = header(&invite, "Record-Route").expect("a Record-Route");
+    assert!(route.contains(&format!("@{edge};")), "{route}");
+    callee.answer(&invite, "486 Busy Here");
+    let refusal = caller.join().expect("no panic").expect("refused");
+    assert_eq!(status(&refusal), 486, "{refusal}");
+    lab.assert_healthy();
+}
+
+#[test]
+fn without_host_a_lab_finds_one_address_of_each_family_and_says_so() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut lab = Lab::start_in_namespace(folder);
+    let hosts = lab.info["hosts"].as_array().expect("hosts");
+    let found: Vec<&Value> = hosts.iter().map(|host| &host["host"]).collect();
+    assert_eq!(found, ["198.51.100.1", "2001:db8::1"]);
+    let webrtc = lab.info["media"]["webrtc"].to_string();
+    for address in ["198.51.100.1:", "[2001:db8::1]:"] {
+        assert!(webrtc.contains(address), "{webrtc}");
+    }
     lab.assert_healthy();
 }

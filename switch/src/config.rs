@@ -1,6 +1,6 @@
 //! The switch's configuration: one typed struct, checked before any socket opens.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -22,7 +22,8 @@ pub struct Config {
     #[schemars(with = "Vec<String>")]
     pub listen: Vec<IpAddr>,
     /// Addresses that participants are told to send media to, best first, where they differ from what is listened on
-    /// (NAT, several cards). Empty: the address of the card that leads to the internet.
+    /// (NAT). Where listen has several of a family: one for each, in the same order. A family of which there is none
+    /// here: the address listened on, or of the card that leads to the internet.
     #[schemars(with = "Vec<String>")]
     pub advertise: Vec<IpAddr>,
     /// First UDP port for browsers (ICE); one port a worker. 0 takes free ones.
@@ -110,6 +111,7 @@ impl Config {
                 "write the address they reach",
             );
         }
+        self.check_cards()?;
         let [first, last] = self.plain_ports;
         if first > last || (first == 0) != (last == 0) || (first != 0 && last - first < 3) {
             return invalid(
@@ -155,46 +157,117 @@ impl Config {
         Duration::from_millis(self.speaker_interval)
     }
 
-    /// Addresses that participants are told, best first; by default the cards listened on, and for 0.0.0.0 and :: the
-    /// card that leads to the internet, else loopback.
+    /// Each address listened on, with those that participants are told for it, best first. Where several of a family
+    /// are listened on, the n-th has the n-th advertised one. A family without an advertised address has its own: as
+    /// listened on, and for 0.0.0.0 and :: that of the card that leads to the internet, else loopback.
     #[must_use]
-    pub fn advertised(&self) -> Vec<IpAddr> {
-        if !self.advertise.is_empty() {
-            return self.advertise.clone();
-        }
-        let mut addresses: Vec<IpAddr> = Vec::new();
+    pub fn cards(&self) -> Vec<Card> {
+        let mut cards: Vec<Card> = Vec::new();
         for listen in &self.listen {
-            let address = if listen.is_unspecified() {
-                outward(*listen)
-            } else {
-                *listen
+            let of_family = |list: &[IpAddr]| -> Vec<IpAddr> {
+                let same = |a: &&IpAddr| a.is_ipv4() == listen.is_ipv4();
+                list.iter().filter(same).copied().collect()
             };
-            if !addresses.contains(&address) {
-                addresses.push(address);
+            let before = cards
+                .iter()
+                .filter(|c| c.listen.is_ipv4() == listen.is_ipv4());
+            let told = match (of_family(&self.advertise), of_family(&self.listen).len()) {
+                (told, _) if told.is_empty() => vec![own_address(*listen)],
+                (told, 1) => told,
+                (told, _) => told.get(before.count()).copied().into_iter().collect(),
+            };
+            cards.push(Card {
+                listen: *listen,
+                told,
+            });
+        }
+        // Loopback stands in where a family has no card; nobody else can use it.
+        if cards
+            .iter()
+            .flat_map(|c| &c.told)
+            .any(|ip| !ip.is_loopback())
+        {
+            for card in cards.iter_mut().filter(|c| c.listen.is_unspecified()) {
+                card.told.retain(|ip| !ip.is_loopback());
             }
         }
-        addresses
+        cards
+    }
+
+    /// All addresses that participants are told, best first.
+    #[must_use]
+    pub fn advertised(&self) -> Vec<IpAddr> {
+        let mut all: Vec<IpAddr> = Vec::new();
+        for ip in self.cards().into_iter().flat_map(|card| card.told) {
+            if !all.contains(&ip) {
+                all.push(ip);
+            }
+        }
+        all
+    }
+
+    /// Each family's advertised addresses must have where to arrive, one each.
+    fn check_cards(&self) -> Result<(), Invalid> {
+        for (family, ipv6) in [("IPv4", false), ("IPv6", true)] {
+            let count = |list: &[IpAddr]| list.iter().filter(|ip| ip.is_ipv6() == ipv6).count();
+            let (listen, told) = (count(&self.listen), count(&self.advertise));
+            let (what, instead) = if told > 0 && listen == 0 {
+                let any = if ipv6 { "\"::\"" } else { "\"0.0.0.0\"" };
+                (
+                    format!("an {family} address, but listen has none"),
+                    format!("add {any} to listen, or take it away here"),
+                )
+            } else if told > 0 && listen > 1 && told != listen {
+                (
+                    format!("{told} {family} addresses for {listen} listened on"),
+                    "write one for each of listen, in the same order".to_owned(),
+                )
+            } else {
+                continue;
+            };
+            return Err(Invalid {
+                key: "advertise",
+                what,
+                instead,
+            });
+        }
+        Ok(())
     }
 }
 
-/// The address this machine would use towards the internet; nothing is sent.
-fn outward(any: IpAddr) -> IpAddr {
-    let (target, loopback): (SocketAddr, IpAddr) = match any {
-        IpAddr::V4(_) => (
-            SocketAddr::from(([192, 0, 2, 1], 9)),
-            IpAddr::from([127, 0, 0, 1]),
-        ),
+/// An address listened on, and how participants reach it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// As bound.
+    pub listen: IpAddr,
+    /// As told, best first.
+    pub told: Vec<IpAddr>,
+}
+
+/// How a listening address is reached where nobody said.
+fn own_address(listen: IpAddr) -> IpAddr {
+    let (target, loopback): (IpAddr, IpAddr) = match listen {
+        IpAddr::V4(_) => (IpAddr::from([192, 0, 2, 1]), IpAddr::from([127, 0, 0, 1])),
         IpAddr::V6(_) => (
-            SocketAddr::from(([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1], 9)),
+            IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
             IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
         ),
     };
-    std::net::UdpSocket::bind(SocketAddr::new(any, 0))
-        .and_then(|socket| {
-            socket.connect(target)?;
-            socket.local_addr()
-        })
-        .map_or(loopback, |local| local.ip())
+    if !listen.is_unspecified() {
+        return listen;
+    }
+    source_towards(target).unwrap_or(loopback)
+}
+
+/// The address of this machine that packets to another leave from; nothing is sent.
+pub(crate) fn source_towards(target: IpAddr) -> Option<IpAddr> {
+    let any: IpAddr = match target {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = std::net::UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
+    socket.connect(SocketAddr::new(target, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
 }
 
 #[cfg(test)]
@@ -223,5 +296,54 @@ mod tests {
         };
         assert_eq!(config.check().expect_err("unspecified").key, "advertise");
         assert!(!Config::default().advertised()[0].is_unspecified());
+    }
+
+    fn addresses(list: &[&str]) -> Vec<IpAddr> {
+        let parse = |text: &&str| text.parse().expect("an address");
+        list.iter().map(parse).collect()
+    }
+
+    fn cards(listen: &[&str], advertise: &[&str]) -> Vec<Vec<IpAddr>> {
+        let config = Config {
+            listen: addresses(listen),
+            advertise: addresses(advertise),
+            ..Config::default()
+        };
+        config.check().expect("valid");
+        config.cards().into_iter().map(|card| card.told).collect()
+    }
+
+    #[test]
+    fn each_card_is_told_by_its_own_address() {
+        let own = cards(&["192.0.2.7", "198.51.100.7", "2001:db8::7"], &[]);
+        assert_eq!(
+            own,
+            [["192.0.2.7"], ["198.51.100.7"], ["2001:db8::7"]].map(|c| addresses(&c))
+        );
+        let behind_nat = cards(
+            &["10.0.0.1", "::1", "10.0.1.1"],
+            &["203.0.113.1", "203.0.113.2"],
+        );
+        assert_eq!(
+            behind_nat,
+            [["203.0.113.1"], ["::1"], ["203.0.113.2"]].map(|c| addresses(&c))
+        );
+        let two_ways_in = cards(&["10.0.0.1"], &["203.0.113.1", "198.51.100.1"]);
+        assert_eq!(two_ways_in, [addresses(&["203.0.113.1", "198.51.100.1"])]);
+    }
+
+    #[test]
+    fn advertised_addresses_that_nothing_listens_for_are_told() {
+        for (listen, advertise) in [
+            (vec!["::"], vec!["203.0.113.1"]),
+            (vec!["10.0.0.1", "10.0.1.1"], vec!["203.0.113.1"]),
+        ] {
+            let config = Config {
+                listen: addresses(&listen),
+                advertise: addresses(&advertise),
+                ..Config::default()
+            };
+            assert_eq!(config.check().expect_err("unreachable").key, "advertise");
+        }
     }
 }

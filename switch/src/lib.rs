@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
-pub use config::{Config, Invalid};
+pub use config::{Card, Config, Invalid};
 
 use crate::control_server::{ControlService, State};
 use crate::sockets::PortRange;
@@ -58,6 +58,7 @@ pub enum StartError {
 pub struct Switch {
     state: Arc<State>,
     control: SocketAddr,
+    webrtc: Vec<SocketAddr>,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -84,6 +85,7 @@ impl Switch {
         let range = Arc::new(PortRange::new(config.plain_ports));
         let (events, mut published) = mpsc::unbounded_channel();
         let mut workers = Vec::new();
+        let mut webrtc = Vec::new();
         for number in 0..config.workers() {
             let started = WorkerHandle::start(
                 &config,
@@ -93,7 +95,9 @@ impl Switch {
                 events.clone(),
             )
             .await;
-            workers.push(started.map_err(StartError::Worker)?);
+            let worker = started.map_err(StartError::Worker)?;
+            webrtc.extend_from_slice(&worker.webrtc);
+            workers.push(worker);
         }
         let instance = format!("{:016x}", rand::random::<u64>());
         let state = Arc::new(State::new(instance, fingerprint, config.capacity, workers));
@@ -139,11 +143,14 @@ impl Switch {
             %control,
             workers = config.workers(),
             media = ?config.advertised(),
+            ?webrtc,
+            plain_ports = ?config.plain_ports,
             "switch is ready"
         );
         Ok(Self {
             state,
             control,
+            webrtc,
             stop,
             tasks,
         })
@@ -153,6 +160,12 @@ impl Switch {
     #[must_use]
     pub fn control_address(&self) -> SocketAddr {
         self.control
+    }
+
+    /// Where browsers are told to send media, of all workers and cards.
+    #[must_use]
+    pub fn webrtc_addresses(&self) -> &[SocketAddr] {
+        &self.webrtc
     }
 
     /// Read-only views under `/api/v1/switch`.

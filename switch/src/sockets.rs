@@ -15,7 +15,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
-use crate::config::Config;
+use crate::config::{Card, Config, source_towards};
 
 /// One media socket.
 #[derive(Debug)]
@@ -162,8 +162,7 @@ pub struct Sockets {
     webrtc: Vec<(SocketId, Vec<SocketAddr>)>,
     plain: usize,
     range: Arc<PortRange>,
-    listen: Vec<IpAddr>,
-    advertised: Vec<IpAddr>,
+    cards: Vec<Card>,
     buffer: usize,
     /// Sockets that have something to read.
     ready: mpsc::UnboundedSender<(SocketId, Rc<Media>)>,
@@ -186,24 +185,20 @@ impl Sockets {
             webrtc: Vec::new(),
             plain: 0,
             range,
-            listen: config.listen.clone(),
-            advertised: config.advertised(),
+            cards: config.cards(),
             buffer: config.socket_buffer,
             ready,
         };
-        for ip in config.listen.clone() {
+        for card in config.cards() {
             let port = match config.webrtc_port {
                 0 => 0,
                 first => first.saturating_add(u16::try_from(worker).unwrap_or(u16::MAX)),
             };
-            let address = SocketAddr::new(ip, port);
+            let address = SocketAddr::new(card.listen, port);
             let media = Media::open(address, config.socket_buffer).map_err(|e| (address, e))?;
             let port = media.port;
-            let told = sockets
-                .advertised
-                .iter()
-                .filter(|a| a.is_ipv4() == ip.is_ipv4());
-            let told = told.map(|a| SocketAddr::new(*a, port)).collect();
+            let told = card.told.iter().map(|a| SocketAddr::new(*a, port));
+            let told = told.collect();
             let id = sockets.add(media);
             sockets.webrtc.push((id, told));
         }
@@ -236,15 +231,32 @@ impl Sockets {
     }
 }
 
+/// The card of the family from which packets to the peer leave; the first where that is none of them, or nobody
+/// knows the peer yet.
+fn card_for(cards: &[Card], ipv6: bool, peer: Option<IpAddr>) -> Option<&Card> {
+    let mut of_family = cards
+        .iter()
+        .filter(|c| c.listen.is_ipv6() == ipv6 && !c.told.is_empty());
+    let first = of_family.next()?;
+    if of_family.next().is_none() {
+        return Some(first);
+    }
+    let source = peer
+        .filter(|peer| peer.is_ipv6() == ipv6)
+        .and_then(source_towards);
+    let towards = cards.iter().find(|c| Some(c.listen) == source);
+    Some(towards.filter(|c| !c.told.is_empty()).unwrap_or(first))
+}
+
 impl Ports for Sockets {
     fn webrtc(&self) -> Vec<(SocketId, Vec<SocketAddr>)> {
         self.webrtc.clone()
     }
 
-    fn open(&mut self, ipv6: bool, with_rtcp: bool) -> Option<PlainPorts> {
-        let ip = *self.listen.iter().find(|ip| ip.is_ipv6() == ipv6)?;
-        let advertised = *self.advertised.iter().find(|ip| ip.is_ipv6() == ipv6)?;
-        let (rtp, rtcp) = self.range.open(ip, with_rtcp, self.buffer)?;
+    fn open(&mut self, ipv6: bool, peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts> {
+        let card = card_for(&self.cards, ipv6, peer)?;
+        let (listen, advertised) = (card.listen, *card.told.first()?);
+        let (rtp, rtcp) = self.range.open(listen, with_rtcp, self.buffer)?;
         let rtp_port = rtp.port;
         let rtcp_port = rtcp.as_ref().map_or(0, |m| m.port);
         self.plain += 1 + usize::from(rtcp.is_some());

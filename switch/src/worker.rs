@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 use quinn_udp::RecvMeta;
 use switch_core::dtls::Identity;
-use switch_core::worker::{ApplyError, SocketId, Worker, WorkerConfig};
+use switch_core::worker::{ApplyError, Ports as _, SocketId, Worker, WorkerConfig};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -51,6 +52,8 @@ pub struct WorkerHandle {
     pub commands: mpsc::UnboundedSender<Command>,
     /// Its load.
     pub gauges: Arc<Gauges>,
+    /// Where browsers are told to send, on all cards.
+    pub webrtc: Vec<SocketAddr>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -79,12 +82,13 @@ impl WorkerHandle {
                 )
             })
             .map_err(|e| format!("worker thread: {e}"))?;
-        result
+        let webrtc = result
             .await
             .map_err(|_| "worker thread ended at its start".to_owned())??;
         Ok(Self {
             commands,
             gauges,
+            webrtc,
             thread: Some(thread),
         })
     }
@@ -107,7 +111,7 @@ fn run(
     gauges: Arc<Gauges>,
     inbox: mpsc::UnboundedReceiver<Command>,
     events: mpsc::UnboundedSender<control::Event>,
-    started: oneshot::Sender<Result<(), String>>,
+    started: oneshot::Sender<Result<Vec<SocketAddr>, String>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -129,6 +133,8 @@ fn run(
                 return;
             }
         };
+        let told = sockets.webrtc().into_iter().flat_map(|(_, told)| told);
+        let told = told.collect();
         let core = Worker::new(worker_config(&config), identity, rand::random());
         let shell = Shell {
             core: RefCell::new(core),
@@ -137,7 +143,7 @@ fn run(
             gauges,
             events,
         };
-        let _ = started.send(Ok(()));
+        let _ = started.send(Ok(told));
         shell.run(inbox, readable).await;
     });
 }
@@ -276,12 +282,11 @@ impl Shell {
         let sockets = self.sockets.borrow();
         let mut core = self.core.borrow_mut();
         let batch = &mut *self.batch.borrow_mut();
-        let mut run: Option<(SocketId, std::net::SocketAddr, usize, usize)> = None;
+        let mut run: Option<(SocketId, SocketAddr, usize, usize)> = None;
         let mut sent = 0;
         let mut failed = 0;
         batch.send.clear();
-        let mut send = |run: Option<(SocketId, std::net::SocketAddr, usize, usize)>,
-                        bytes: &[u8]| {
+        let mut send = |run: Option<(SocketId, SocketAddr, usize, usize)>, bytes: &[u8]| {
             let Some((socket, remote, segment, count)) = run else {
                 return;
             };

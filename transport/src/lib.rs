@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cards;
 mod connection;
 mod flows;
 mod listener;

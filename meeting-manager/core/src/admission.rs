@@ -106,10 +106,13 @@ pub(crate) fn is_trusted(config: &FocusConfig, remote: IpAddr) -> bool {
     config.trusted.iter().any(|net| net.contains(&remote))
 }
 
-/// Whether a host is one of ours.
+/// Whether a host is one of ours; IPv6 addresses may have their brackets or not.
 fn is_our_host(config: &FocusConfig, host: &str) -> bool {
-    host.eq_ignore_ascii_case(&config.domain)
-        || config.aliases.iter().any(|a| a.eq_ignore_ascii_case(host))
+    let bare = |host: &str| host.trim_matches(['[', ']']).to_ascii_lowercase();
+    let asked = bare(host);
+    std::iter::once(&config.domain)
+        .chain(&config.aliases)
+        .any(|own| bare(own) == asked)
 }
 
 /// The meeting that a Request-URI names. `live` tells of meetings that exist now, with their kind.

@@ -35,18 +35,23 @@ impl Lab {
 
     /// The same on another address of this machine.
     pub fn start_on(host: &str, directory: tempfile::TempDir, more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rostrum"))
-            .args([
-                "lab",
-                "--port-base",
-                "0",
-                "--host",
-                host,
-                "--json",
-                "--data",
-            ])
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rostrum"));
+        command.args(["lab", "--host", host]).args(more);
+        Self::run(command, directory)
+    }
+
+    /// Without `--host`, on a machine of two cards: loopback, and one with an address of each family.
+    pub fn start_in_namespace(directory: tempfile::TempDir) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web/e2e/namespace.sh");
+        let mut command = Command::new(script);
+        command.args([env!("CARGO_BIN_EXE_rostrum"), "lab"]);
+        Self::run(command, directory)
+    }
+
+    fn run(mut command: Command, directory: tempfile::TempDir) -> Self {
+        let mut child = command
+            .args(["--port-base", "0", "--json", "--data"])
             .arg(directory.path().join("data"))
-            .args(more)
             .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -155,14 +160,19 @@ impl Lab {
         (code, directory)
     }
 
+    /// Sends a signal by `kill`'s name of it.
+    pub fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
     /// Sends SIGINT.
     pub fn interrupt(&self) {
-        signal(&self.child, "-INT");
+        self.signal("-INT");
     }
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        signal(&self.child, "-TERM");
+        self.signal("-TERM");
     }
 }
 

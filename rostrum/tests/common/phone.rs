@@ -23,6 +23,8 @@ pub struct Phone {
     transport: &'static str,
     /// host[:port] of Via and Contact.
     at: String,
+    /// Of its own address and media.
+    is_ipv6: bool,
     domain: String,
     user: String,
     password: String,
@@ -37,12 +39,13 @@ pub struct Call {
     from: String,
     to: String,
     target: String,
-    routes: Vec<String>,
+    /// Whom requests within it go to, next first.
+    pub routes: Vec<String>,
     /// The 200's text.
     pub answer: String,
 }
 
-/// First value of a header, and all of it.
+/// First line of a header.
 pub fn header<'m>(message: &'m str, name: &str) -> Option<&'m str> {
     headers(message, name).next()
 }
@@ -84,7 +87,8 @@ impl Phone {
         socket.connect(remote).expect("an address");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let at = socket.local_addr().expect("bound").to_string();
-        Self::new(Line::Udp(socket), "UDP", at, domain, user, password)
+        let line = Line::Udp(socket);
+        Self::new(line, "UDP", at, remote, domain, (user, password))
     }
 
     /// Over TCP.
@@ -93,7 +97,7 @@ impl Phone {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         let at = stream.local_addr().expect("bound").to_string();
         let line = Line::Tcp(stream, Vec::new());
-        Self::new(line, "TCP", at, domain, user, password)
+        Self::new(line, "TCP", at, remote, domain, (user, password))
     }
 
     /// Over WebSocket (RFC 7118), as the URL says.
@@ -106,23 +110,26 @@ impl Phone {
         let host = request.uri().authority().expect("a host").to_string();
         let stream = TcpStream::connect(host).expect("connects");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        let remote = stream.peer_addr().expect("connected");
         let (socket, _) = tungstenite::client(request, stream).expect("a WebSocket");
         let line = Line::Ws(Box::new(socket));
-        Self::new(line, "WS", "phone.invalid".into(), domain, user, password)
+        let at = "phone.invalid".into();
+        Self::new(line, "WS", at, remote, domain, (user, password))
     }
 
     fn new(
         line: Line,
         transport: &'static str,
         at: String,
+        remote: SocketAddr,
         domain: &str,
-        user: &str,
-        password: &str,
+        (user, password): (&str, &str),
     ) -> Self {
         Self {
             line,
             transport,
             at,
+            is_ipv6: remote.is_ipv6(),
             domain: domain.to_owned(),
             user: user.to_owned(),
             password: password.to_owned(),
@@ -210,16 +217,21 @@ impl Phone {
         self.transact("REGISTER", &uri, &id, &from, &own, &more, "")
     }
 
-    /// Calls; a call where it was answered, else the final answer.
+    /// Calls with plain audio; a call where it was answered, else the final answer.
     pub fn call(&mut self, callee: &str) -> Result<Call, String> {
+        let sdp = self.sdp("sendrecv");
+        self.call_with(callee, &sdp)
+    }
+
+    /// Calls with this offer.
+    pub fn call_with(&mut self, callee: &str, sdp: &str) -> Result<Call, String> {
         let uri = format!("sip:{callee}@{}", self.domain);
         let id = self.fresh("call");
         let from = format!(
             "\"{}\" <sip:{}@{}>;tag={id}",
             self.display, self.user, self.domain
         );
-        let sdp = self.sdp("sendrecv");
-        let answer = self.transact("INVITE", &uri, &id, &from, &format!("<{uri}>"), "", &sdp);
+        let answer = self.transact("INVITE", &uri, &id, &from, &format!("<{uri}>"), "", sdp);
         if status(&answer) != 200 {
             return Err(answer);
         }
@@ -292,10 +304,9 @@ impl Phone {
     }
 
     fn sdp(&self, direction: &str) -> String {
-        let family = if self.at.starts_with('[') {
-            "IP6 ::1"
-        } else {
-            "IP4 127.0.0.1"
+        let family = match self.is_ipv6 {
+            true => "IP6 ::1",
+            false => "IP4 127.0.0.1",
         };
         format!(
             "v=0\r\no=- 1 {} IN {family}\r\ns=-\r\nc=IN {family}\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n\

@@ -48,7 +48,7 @@ impl Ports for FakePorts {
         vec![(SHARED, vec!["198.51.100.1:40000".parse().unwrap()])]
     }
 
-    fn open(&mut self, _ipv6: bool, with_rtcp: bool) -> Option<PlainPorts> {
+    fn open(&mut self, _ipv6: bool, _peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts> {
         if self.open.len() + 1 + usize::from(with_rtcp) > self.most {
             return None;
         }

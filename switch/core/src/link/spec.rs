@@ -85,6 +85,12 @@ impl Spec {
         self.ice.as_ref().map(|ice| ice.local_ufrag.as_str())
     }
 
+    /// Where a plain peer says it is.
+    #[must_use]
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.remote.map(|remote| remote.ip())
+    }
+
     /// Whether the worker's shared port serves it: ICE tells legs apart there, and RTCP needs no
     /// second port.
     #[must_use]

@@ -28,8 +28,9 @@ pub struct PlainPorts {
 pub trait Ports {
     /// The shared sockets for ICE legs and the addresses peers reach each at, best first.
     fn webrtc(&self) -> Vec<(SocketId, Vec<SocketAddr>)>;
-    /// Opens a port, or two, of the plain range; `None` when there is none left.
-    fn open(&mut self, ipv6: bool, with_rtcp: bool) -> Option<PlainPorts>;
+    /// Opens a port, or two, of the plain range, on the card that leads to `peer` where that is known; `None` when
+    /// there is none left.
+    fn open(&mut self, ipv6: bool, peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts>;
     /// Gives a socket of [`Ports::open`] back.
     fn close(&mut self, socket: SocketId);
 }
@@ -88,7 +89,7 @@ pub(super) fn make(
         });
     }
     let opened = ports
-        .open(spec.ipv6, !spec.rtcp_mux)
+        .open(spec.ipv6, spec.peer(), !spec.rtcp_mux)
         .ok_or(LinkError::NoPort)?;
     let link = Link::new(spec, opened.rtp, opened.rtcp, identity).inspect_err(|_| {
         for socket in [Some(opened.rtp), opened.rtcp].into_iter().flatten() {
