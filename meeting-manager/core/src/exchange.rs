@@ -211,7 +211,7 @@ impl Participant {
     }
 
     /// Tells the switch the target, where that changes anything for it.
-    fn apply(&mut self, cx: &mut Cx<'_>) {
+    pub(crate) fn apply(&mut self, cx: &mut Cx<'_>) {
         let Some(exchange) = &self.exchange else {
             return;
         };

@@ -559,7 +559,7 @@ impl Meeting {
     /// The switch has been started anew: every leg is made again, and who got another address is told.
     pub(crate) fn on_switch_restarted(&mut self, sh: &mut Shared, now: Instant) {
         for (id, change) in self.link.on_restart_noticed() {
-            self.with_participant(sh, now, &id, |p, _| p.leg_change = change);
+            self.with_participant(sh, now, &id, |p, cx| p.on_switch_restarted(cx, change));
         }
     }
 

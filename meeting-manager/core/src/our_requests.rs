@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use sip::offer_answer::{LocalMedia, OfferKind, Plan};
+use sip::offer_answer::{self, LocalMedia, OfferKind, Plan, Security};
 use sip::{HeaderName, Message, Method, StatusCode};
 
 use crate::exchange::{Body, Carrier, Exchange, Stage, body};
@@ -47,6 +47,27 @@ impl Participant {
         self.on_idle(cx);
     }
 
+    /// The switch has lost what it knew: it sends with new keys, and the peer is told them.
+    pub(crate) fn on_switch_restarted(&mut self, cx: &mut Cx<'_>, change: u64) {
+        self.leg_change = change;
+        let Some(plan) = &mut self.plan else { return };
+        if !offer_answer::renew_keys(plan, &mut cx.sh.rng) {
+            return;
+        }
+        self.local = None;
+        match &mut self.exchange {
+            Some(exchange) if exchange.stage == Stage::Applying => {
+                for target in &mut exchange.target.transports {
+                    let mut ours = plan.transports.iter();
+                    let same = ours.find(|t| t.index == target.index);
+                    take_local_key(&mut target.security, same.map(|t| &t.security));
+                }
+                self.apply(cx);
+            }
+            _ => self.want_leg(cx),
+        }
+    }
+
     /// Nothing is under way: what waited for that begins.
     pub(crate) fn on_idle(&mut self, cx: &mut Cx<'_>) {
         if !self.is_idle() || self.phase != Phase::Joined {
@@ -58,8 +79,9 @@ impl Participant {
         let mut target = self.make_offer(cx, OfferKind::Phone { video: false });
         // What is printed differs from what was last (RFC 3264 §8), by the addresses at least.
         target.session_version = plan.session_version + 1;
-        if restart_ice(&mut target, cx) {
-            // The switch must know the new credentials before the peer does.
+        let restarted = restart_ice(&mut target, cx);
+        if offer_answer::renew_keys(&mut target, &mut cx.sh.rng) || restarted {
+            // The switch must know the new credentials and keys before the peer does.
             self.begin(cx, Carrier::Reinvite, target, true, true);
         } else {
             self.send_reinvite(cx, target, local, false);
@@ -273,6 +295,22 @@ impl Participant {
 }
 
 /// New ICE credentials (RFC 8445 §9): the media go to another place. `false` where the leg has no ICE.
+/// The other's key for what we send, where both are SDES with one suite.
+fn take_local_key(security: &mut Security, other: Option<&Security>) {
+    if let Security::Sdes {
+        suite, local_key, ..
+    } = security
+        && let Some(Security::Sdes {
+            suite: theirs,
+            local_key: key,
+            ..
+        }) = other
+        && suite == theirs
+    {
+        local_key.clone_from(key);
+    }
+}
+
 fn restart_ice(plan: &mut Plan, cx: &mut Cx<'_>) -> bool {
     let mut restarted = false;
     for ice in plan.transports.iter_mut().filter_map(|t| t.ice.as_mut()) {

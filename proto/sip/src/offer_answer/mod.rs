@@ -19,6 +19,7 @@ pub use accept::accept_answer;
 pub use answer::answer;
 pub use describe::describe;
 pub use offer::{OfferKind, offer};
+pub use transport::renew_keys;
 
 /// Audio or video; other media are always rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

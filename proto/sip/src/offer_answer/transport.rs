@@ -317,6 +317,22 @@ pub(super) fn settle(
     }
 }
 
+/// Draws new SDES keys for what we send: a sender that starts anew, without its roll-over counters, must
+/// not use the old ones (RFC 3711 §9.1). `false` where there are none.
+pub fn renew_keys(plan: &mut super::Plan, random: &mut dyn Random) -> bool {
+    let mut renewed = false;
+    for transport in &mut plan.transports {
+        if let Security::Sdes {
+            suite, local_key, ..
+        } = &mut transport.security
+        {
+            *local_key = random_key(random, *suite);
+            renewed = true;
+        }
+    }
+    renewed
+}
+
 /// A fresh SDES master key and salt.
 pub(super) fn random_key(random: &mut dyn Random, suite: SrtpSuite) -> Vec<u8> {
     let mut key = vec![0; suite.key_length()];
