@@ -11,6 +11,9 @@
 //! ```
 //!
 //! Until a request carries a valid MESSAGE-INTEGRITY it changes nothing and gets no answer.
+//! Once it has validated an address, media from there is as good a sign of life as a request:
+//! agents from before RFC 7675 send no more requests after nomination, but media and keepalives
+//! (RFC 8445 §11).
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -21,8 +24,8 @@ use smallvec::SmallVec;
 use crate::SocketId;
 use crate::stun::{self, Answer, BINDING_REQUEST, Message};
 
-/// How long consent lasts after the last authenticated request (RFC 7675 §5.1). A lite agent sends
-/// no checks of its own: the peer's are the only sign that it still wants our media.
+/// How long consent lasts after the last authenticated request or media (RFC 7675 §5.1). A lite
+/// agent sends no checks of its own: what the peer sends is the only sign that it is still there.
 pub const CONSENT: Duration = Duration::from_secs(30);
 
 /// Remote addresses of the peer remembered at once; the one silent longest makes room.
@@ -163,6 +166,15 @@ impl IceLite {
         Outcome::Answer(stun::success(transaction, remote, &self.key))
     }
 
+    /// Media that the peer has authenticated came from `remote`: a sign of life of that address if
+    /// a check has validated it, nothing otherwise.
+    pub fn handle_media(&mut self, remote: SocketAddr, now: Instant) {
+        if let Some(known) = self.remotes.iter_mut().find(|r| r.address == remote) {
+            known.heard = now;
+            self.heard = Some(now);
+        }
+    }
+
     /// USERNAME is our fragment, a colon, the peer's (RFC 8445 §7.2.2).
     fn is_for_us(&self, username: Option<&[u8]>) -> bool {
         let Some(rest) = username
@@ -261,7 +273,7 @@ impl IceLite {
         self.remotes.iter().map(|r| (r.socket, r.address))
     }
 
-    /// When consent ends unless another request comes.
+    /// When consent ends unless a request or media comes.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.state {

@@ -230,8 +230,15 @@ impl Link {
         batch: &mut Batch,
     ) -> Received {
         let neighbour = self.rtp.found().filter(|_| rtcp);
-        self.component(rtcp)
-            .handle(socket, remote, datagram, neighbour, now, batch)
+        let received = self
+            .component(rtcp)
+            .handle(socket, remote, datagram, neighbour, now, batch);
+        // One who only listens sends nothing but RTCP; one without RTCP nothing but media.
+        if let (Received::Rtp(_) | Received::Rtcp(_), Some(other)) = (received, &mut self.rtcp) {
+            let sibling = if rtcp { &mut self.rtp } else { other };
+            sibling.handle_sibling_media(now);
+        }
+        received
     }
 
     /// Begins what is ours to begin: call after creation and update.

@@ -600,6 +600,68 @@ fn lost_consent_stops_media_and_is_told_once_until_the_peer_is_back() {
     assert_eq!(bench.send(2).unwrap().1, address(4));
 }
 
+/// As an agent from before RFC 7675: one nomination, then media and no more checks.
+#[test]
+fn media_keeps_consent_where_the_peer_sends_no_more_checks() {
+    let mut bench = Bench::new(&Transport {
+        ice: Some(ice()),
+        rtcp_mux: true,
+        ..sdes(1, Some(2))
+    });
+    bench.receive(address(1), &IcePeer::new(&ice()).request(true));
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::Up));
+    let profile = Profile::Aes128CmSha1_80;
+    let mut sealer = Sealer::new(profile, &key(2, profile)).unwrap();
+    let mut forger = Sealer::new(profile, &key(3, profile)).unwrap();
+    for sequence in 1..=5 {
+        bench.now += Duration::from_secs(20);
+        let sealed = seal(&mut sealer, &rtp(1, sequence, 0, &[1; 20]));
+        assert_eq!(bench.receive(address(1), &sealed).0, Received::Rtp(32));
+        bench.link.handle_timeout(bench.now, &mut bench.batch);
+        assert_eq!(bench.link.poll_event(), None);
+        assert!(bench.send(sequence).is_some());
+    }
+    // What does not authenticate, or comes from elsewhere, is no sign of life.
+    bench.now += Duration::from_secs(20);
+    let forged = seal(&mut forger, &rtp(1, 6, 0, &[1; 20]));
+    assert!(matches!(
+        bench.receive(address(1), &forged).0,
+        Received::Bad(_)
+    ));
+    let elsewhere = seal(&mut sealer, &rtp(1, 7, 0, &[1; 20]));
+    assert_eq!(bench.receive(address(2), &elsewhere).0, Received::Stranger);
+    bench.now += Duration::from_secs(11);
+    bench.link.handle_timeout(bench.now, &mut bench.batch);
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::ConsentLost));
+}
+
+#[test]
+fn rtcp_or_media_alone_keeps_consent_without_rtcp_mux() {
+    let mut bench = Bench::new(&Transport {
+        ice: Some(ice()),
+        ..plain(0)
+    });
+    let mut checks = IcePeer::new(&ice());
+    bench.receive(address(1), &checks.request(true));
+    bench.receive_rtcp(address(2), &checks.request(true));
+    assert_eq!(bench.link.poll_event(), Some(LinkEvent::Up));
+    for _ in 0..5 {
+        bench.now += Duration::from_secs(20);
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 1];
+        assert_eq!(bench.receive_rtcp(address(2), &report), Received::Rtcp(8));
+        bench.link.handle_timeout(bench.now, &mut bench.batch);
+        assert_eq!(bench.link.poll_event(), None);
+    }
+    assert_eq!(bench.send(1).unwrap().1, address(1));
+    for sequence in 1..=5 {
+        bench.now += Duration::from_secs(20);
+        let media = rtp(1, sequence, 0, &[1; 20]);
+        assert_eq!(bench.receive(address(1), &media).0, Received::Rtp(32));
+        bench.link.handle_timeout(bench.now, &mut bench.batch);
+        assert_eq!(bench.link.poll_event(), None);
+    }
+}
+
 #[test]
 fn consent_ends_on_the_old_pair_of_an_ice_restart_that_comes_to_nothing() {
     let transport = Transport {

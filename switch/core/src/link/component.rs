@@ -241,7 +241,7 @@ impl Component {
                 Received::Handled
             }
             Some(20..=63) => self.handle_dtls(remote, datagram, now, batch),
-            Some(128..=191) => self.handle_media(remote, datagram, neighbour),
+            Some(128..=191) => self.handle_media(remote, datagram, neighbour, now),
             _ => Received::Stranger,
         }
     }
@@ -311,11 +311,21 @@ impl Component {
         Received::Handled
     }
 
+    /// The other component of the peer is alive, and so is the peer.
+    pub(super) fn handle_sibling_media(&mut self, now: Instant) {
+        if let Some(ice) = &mut self.ice
+            && let Some((_, remote)) = ice.selected()
+        {
+            ice.handle_media(remote, now);
+        }
+    }
+
     fn handle_media(
         &mut self,
         remote: SocketAddr,
         packet: &mut [u8],
         neighbour: Option<IpAddr>,
+        now: Instant,
     ) -> Received {
         if !self.latching && !self.admits(remote) {
             return Received::Stranger;
@@ -332,6 +342,9 @@ impl Component {
             Ok(len) => len,
             Err(error) => return Received::Bad(error),
         };
+        if let Some(ice) = &mut self.ice {
+            ice.handle_media(remote, now);
+        }
         if self.latching {
             let known = self.admits(remote);
             let found = self.secured
