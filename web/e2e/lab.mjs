@@ -7,12 +7,13 @@ import { createInterface } from "node:readline";
 import { resolve } from "node:path";
 
 export const HOST = "198.51.100.1";
+export const HOST6 = "2001:db8::1";
 const BINARY = process.env.ROSTRUM ?? resolve(import.meta.dirname, "../../target/debug/rostrum");
 
 export class Lab {
-  /** Starts it and waits for the line that says where everything is. */
+  /** Starts it and waits for the line that says where everything is. A `--host` among `more` is taken for `HOST`. */
   static async start(directory, ...more) {
-    const args = ["lab", "--data", `${directory}/data`, "--port-base", "0", "--host", HOST, "--json", ...more];
+    const args = ["lab", "--data", `${directory}/data`, "--port-base", "0", ...(more.includes("--host") ? [] : ["--host", HOST]), "--json", ...more];
     const child = spawn(BINARY, args, { stdio: ["ignore", "pipe", "pipe"] });
     child.stderr.pipe(createWriteStream(`${directory}/lab.log`));
     const line = once(createInterface({ input: child.stdout }), "line");

@@ -6,11 +6,11 @@ import { inflateSync } from "node:zlib";
 
 const SOUNDS = "/usr/share/asterisk/sounds/en_US_f_Allison";
 
-/** Recorded speech without pauses longer than a breath, a few minutes of it, as a 16-bit wav. */
-export function speech(file, rate, channels, recording) {
+/** Recorded speech without pauses longer than a breath, as a 16-bit wav: by default a few minutes of it. */
+export function speech(file, rate, channels, recording, repeat = 20) {
   execFileSync("sox", [
     `${SOUNDS}/${recording}.wav`, "-b", "16", "-r", String(rate), "-c", String(channels), file,
-    "silence", "-l", "1", "0.05", "0.5%", "-1", "0.2", "0.5%", "gain", "-n", "-6", "repeat", "20",
+    "silence", "-l", "1", "0.05", "0.5%", "-1", "0.2", "0.5%", "gain", "-n", "-6", "repeat", String(repeat),
   ]);
   return file;
 }

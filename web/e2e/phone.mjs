@@ -4,18 +4,18 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream, mkdirSync, openSync, readFileSync, readSync, closeSync, fstatSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
-import { HOST } from "./lab.mjs";
+import { HOST, HOST6 } from "./lab.mjs";
 import { meanColour } from "./media.mjs";
 
 /** A TCP port that is free now, and whose successor is too (baresip takes it for TLS). */
-async function freePorts() {
+async function freePorts(host) {
   for (;;) {
     const server = createServer();
-    server.listen(0, HOST);
+    server.listen(0, host);
     await once(server, "listening");
     const { port } = server.address();
     const next = createServer();
-    next.listen(port + 1, HOST);
+    next.listen(port + 1, host);
     const ok = await once(next, "listening").then(() => true, () => false);
     server.close();
     next.close();
@@ -25,21 +25,23 @@ async function freePorts() {
 
 export class Phone {
   /**
-   * @param {object} o lab, name, directory, account {uri,user,password}, registrar host:port, transport, codec
-   *   ("PCMU/8000/1" or "opus/48000/2"), encryption ("" or "srtp"), speech and picture files
+   * @param {object} o lab, name, number, directory, account {uri,user,password}, registrar host:port, transport, codec
+   *   ("PCMU/8000/1", "G722/16000/1", "opus/48000/2"), encryption ("", "srtp-mand" or "dtls_srtp"), ice?, ipv6?,
+   *   speech and picture files
    */
   static async start(o) {
     const directory = `${o.directory}/${o.name}`;
     mkdirSync(directory, { recursive: true });
     const [, rate, channels] = o.codec.split("/");
-    const sip = await freePorts();
-    const control = await freePorts();
+    const host = o.ipv6 ? HOST6 : HOST;
+    const sip = await freePorts(host);
+    const control = await freePorts("127.0.0.1");
     const [rtp] = [20000 + 200 * (o.number ?? 0)];
-    const modules = ["opus", "g711", "aufile", "aubridge", "sndfile", "srtp", "vp8", "avformat", "fakevideo", "snapshot", "swscale"];
+    const modules = ["opus", "g711", "g722", "aufile", "aubridge", "sndfile", "srtp", "dtls_srtp", "ice", "vp8", "avformat", "fakevideo", "snapshot", "swscale"];
     writeFileSync(
       `${directory}/config`,
       `poll_method epoll
-sip_listen ${HOST}:${sip}
+sip_listen ${o.ipv6 ? `[${host}]` : host}:${sip}
 sip_verify_server no
 call_local_timeout 120
 call_max_calls 4
@@ -79,10 +81,11 @@ ctrl_tcp_listen 127.0.0.1:${control}
       `audio_codecs=${o.codec}`,
       "video_codecs=VP8",
       ...(o.encryption ? [`mediaenc=${o.encryption}`] : []),
+      ...(o.ice ? ["medianat=ice"] : []),
     ];
     writeFileSync(`${directory}/accounts`, `"${o.name}" <${o.account.uri}>;${parameters.join(";")}\n`);
     writeFileSync(`${directory}/contacts`, "");
-    const child = spawn("baresip", ["-f", directory], { cwd: directory, stdio: ["ignore", "pipe", "pipe"] });
+    const child = spawn("baresip", [o.ipv6 ? "-6" : "-4", "-f", directory], { cwd: directory, stdio: ["ignore", "pipe", "pipe"] });
     const log = createWriteStream(`${directory}/log`);
     child.stdout.pipe(log);
     child.stderr.pipe(log);

@@ -35,8 +35,10 @@ export class Wire {
   #packet(frame, link) {
     const offset = link === 276 ? 20 : link === 113 ? 16 : 14; // Linux cooked v2, v1, Ethernet
     const ip = frame.subarray(offset);
-    if (ip.length < 28 || ip[0] >> 4 !== 4 || ip[9] !== 17) return;
-    const udp = ip.subarray((ip[0] & 15) * 4);
+    if (ip.length < 48) return;
+    const six = ip[0] >> 4 === 6;
+    if (ip[six ? 6 : 9] !== 17) return;
+    const udp = ip.subarray(six ? 40 : (ip[0] & 15) * 4);
     const rtp = udp.subarray(8);
     if (rtp.length < 12 || rtp[0] >> 6 !== 2 || (rtp[1] >= 192 && rtp[1] <= 223)) return;
     const csrcs = [];
