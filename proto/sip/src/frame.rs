@@ -208,7 +208,7 @@ impl Framer {
 
     fn head_too_large(&mut self) -> FrameError {
         let end = self.line;
-        self.error(400, "header section too large", end)
+        self.error(513, "header section too large", end)
     }
 
     /// Hands out the head up to `end`, closed by an empty line, for an answer.

@@ -30,9 +30,9 @@ pub(crate) use parse::content_length_value;
 pub struct Limits {
     /// Whole message, bytes. Beyond it: 513.
     pub message: usize,
-    /// Header section, bytes. Beyond it: 400 (streams: the connection is closed).
+    /// Header section, bytes. Beyond it: 513 (streams: the connection is closed).
     pub head: usize,
-    /// Number of header fields.
+    /// Number of header fields. Beyond it: 513.
     pub headers: usize,
     /// Body, bytes. Beyond it: 413.
     pub body: usize,

@@ -158,7 +158,7 @@ fn a_head_that_never_ends_is_refused_at_its_limit() {
     );
     assert_eq!(
         (e.status.get(), e.reason),
-        (400, "header section too large")
+        (513, "header section too large")
     );
     assert_eq!(
         e.answerable.unwrap(),

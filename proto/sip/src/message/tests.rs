@@ -350,8 +350,8 @@ fn each_limit_has_its_answer() {
     let text = clean(INVITE);
     for (limits, status, reason) in [
         (limits(|l| l.message = 300), 513, "message too large"),
-        (limits(|l| l.head = 300), 400, "header section too large"),
-        (limits(|l| l.headers = 7), 400, "too many headers"),
+        (limits(|l| l.head = 300), 513, "header section too large"),
+        (limits(|l| l.headers = 7), 513, "too many headers"),
         (limits(|l| l.body = 3), 413, "body too large"),
     ] {
         let m = Message::parse(Bytes::copy_from_slice(text.as_bytes()), &limits).unwrap();
