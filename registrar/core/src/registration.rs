@@ -111,6 +111,9 @@ impl Register {
             .iter()
             .map(|p| p.uri.to_string())
             .collect();
+        if path.iter().any(|p| p.len() > VALUE_MAX) {
+            return Err(bad("Path Too Long"));
+        }
         if contacts.len() > settings.limits.contacts_per_request || path.len() > 8 {
             return Err(Refusal::new(403, "Too Many Contacts In One Request"));
         }
@@ -296,8 +299,14 @@ impl Register {
                 set.bindings.clear();
             }
             Ask::Update(updates) => {
+                // Against what was there before: one request may name a binding twice.
                 for update in updates {
-                    self.apply_one(&mut set, update)?;
+                    if let Some(at) = place_of(&set, &update.binding) {
+                        self.check_order(&set.bindings[at])?;
+                    }
+                }
+                for update in updates {
+                    apply_one(&mut set, update);
                 }
             }
         }
@@ -311,30 +320,6 @@ impl Register {
     fn check_order(&self, binding: &Binding) -> Result<(), Refusal> {
         if binding.call_id == self.call_id && self.cseq <= binding.cseq {
             return Err(Refusal::new(500, "CSeq Out Of Order"));
-        }
-        Ok(())
-    }
-
-    fn apply_one(&self, set: &mut BindingSet, update: &Update) -> Result<(), Refusal> {
-        let wanted = &update.binding;
-        let place = set.bindings.iter().position(|b| {
-            match (wanted.reg_id, b.reg_id) {
-                // RFC 5626 §6: instance and reg-id name the flow, whatever the Contact URI says now.
-                (Some(new), Some(old)) => old == new && b.instance == wanted.instance,
-                _ => same_contact(&b.contact, &wanted.contact),
-            }
-        });
-        match place {
-            Some(at) => {
-                self.check_order(&set.bindings[at])?;
-                if update.expires == 0 {
-                    set.bindings.remove(at);
-                } else {
-                    set.bindings[at] = wanted.clone();
-                }
-            }
-            None if update.expires > 0 => set.bindings.push(wanted.clone()),
-            None => {}
         }
         Ok(())
     }
@@ -419,6 +404,29 @@ impl Register {
             push_param(&mut value, name, param.as_deref());
         }
         value
+    }
+}
+
+/// The binding that `wanted` stands for.
+fn place_of(set: &BindingSet, wanted: &Binding) -> Option<usize> {
+    set.bindings.iter().position(|b| {
+        match (wanted.reg_id, b.reg_id) {
+            // RFC 5626 §6: instance and reg-id name the flow, whatever the Contact URI says now.
+            (Some(new), Some(old)) => old == new && b.instance == wanted.instance,
+            _ => same_contact(&b.contact, &wanted.contact),
+        }
+    })
+}
+
+fn apply_one(set: &mut BindingSet, update: &Update) {
+    let wanted = &update.binding;
+    match place_of(set, wanted) {
+        Some(at) if update.expires == 0 => {
+            set.bindings.remove(at);
+        }
+        Some(at) => set.bindings[at] = wanted.clone(),
+        None if update.expires > 0 => set.bindings.push(wanted.clone()),
+        None => {}
     }
 }
 

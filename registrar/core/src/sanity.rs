@@ -52,8 +52,12 @@ pub(crate) fn check(message: &Message, settings: &Settings) -> Option<Refusal> {
     if let Some(tokens) = unsupported(message, HeaderName::ProxyRequire, &PROXY_SUPPORTED) {
         return Some(Refusal::new(420, "Bad Extension").with(HeaderName::Unsupported, tokens));
     }
-    // Require is for the last element: for us in a REGISTER or an OPTIONS to the server itself.
-    let for_us = uri.user.is_empty() && settings.is_ours(&uri);
+    // Require is for the last element: for us in a REGISTER, a user in its Request-URI or not, and in an OPTIONS to
+    // the server itself.
+    let for_us = match message.method() {
+        Method::Register => settings.is_ours(&uri),
+        _ => uri.user.is_empty() && settings.is_ours(&uri),
+    };
     if for_us
         && matches!(message.method(), Method::Register | Method::Options)
         && let Some(tokens) = unsupported(message, HeaderName::Require, &REGISTRAR_SUPPORTED)

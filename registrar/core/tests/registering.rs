@@ -298,6 +298,36 @@ fn lower_cseq_of_the_same_call_id_changes_nothing() {
 }
 
 #[test]
+fn contact_named_twice_in_one_request_is_no_disorder() {
+    let mut world = World::new();
+    let twice = "<sip:a@198.51.100.1>;expires=100, <sip:a@198.51.100.1>;expires=200";
+    for _ in 0..2 {
+        let ok = world.register("alice", udp(1), twice);
+        assert_eq!(contacts(&ok), ["<sip:a@198.51.100.1>;expires=200;q=1"]);
+    }
+    // Given and taken back in one request: the order in it decides.
+    let ok = world.register(
+        "alice",
+        udp(1),
+        "<sip:b@198.51.100.1>, <sip:b@198.51.100.1>;expires=0",
+    );
+    assert_eq!(contacts(&ok).len(), 1);
+}
+
+#[test]
+fn longest_path_that_is_stored_is_held_to() {
+    let mut world = World::new();
+    for (user, status) in [("p".repeat(900), 200), ("p".repeat(1100), 400)] {
+        let mut request = world.register_request("alice", udp(1), "<sip:a@198.51.100.1>");
+        request
+            .headers
+            .push(format!("Path: <sip:{user}@p1.example.net;lr>"));
+        world.authenticated(udp(1), "alice", "secret", &request);
+        world.take_status(status);
+    }
+}
+
+#[test]
 fn query_lists_bindings_and_writes_nothing() {
     let mut world = World::new();
     world.register("alice", udp(1), "<sip:a@198.51.100.1>");
