@@ -210,7 +210,7 @@ impl Driver {
                 Ok(message) => self.core.handle_message(now, wall, message, hop),
                 Err(error) => tracing::debug!(%error, "not answerable, dropped"),
             },
-            Input::FlowClosed(flow) => self.core.handle_flow_closed(flow),
+            Input::FlowClosed(flow) => self.core.handle_flow_closed(now, wall, flow),
             Input::SendFailed { id, .. } => self.core.handle_send_failed(now, wall, id),
         }
     }
@@ -230,7 +230,15 @@ impl Driver {
     fn carry_out(&mut self, done: &mpsc::UnboundedSender<Done>) {
         while let Some(command) = self.core.poll_command() {
             match command {
-                Command::Transmit { id, hop, bytes } => self.transports.send(id, hop, bytes),
+                Command::Transmit {
+                    id,
+                    hop,
+                    host,
+                    bytes,
+                } => match host {
+                    Some(host) => self.transports.send_to_host(id, hop, &host, bytes),
+                    None => self.transports.send(id, hop, bytes),
+                },
                 // Both are bounded by the core: so many registrations and requests in progress.
                 Command::Store { id, aor, txn } => {
                     let (store, done) = (Arc::clone(&self.store), done.clone());

@@ -321,3 +321,30 @@ async fn junk_credentials_from_an_address_do_not_keep_its_users_out() {
     }
     Ua::udp("alice", udp).await.register().await;
 }
+
+#[tokio::test]
+async fn host_called_over_tls_is_asked_for_the_name_it_was_called_by() {
+    use tokio::io::AsyncReadExt as _;
+    let elsewhere = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let port = elsewhere.local_addr().expect("bound").port();
+    let site = Site::start_with(|config| config.relay = true).await;
+    let mut alice = Ua::udp("alice", site.registrar.addresses().udp[0]).await;
+    let uri = format!("sip:x@localhost:{port};transport=tls");
+    alice
+        .authenticated("INVITE", &uri, &format!("<{uri}>"), "named")
+        .await;
+    // The ClientHello names whom the registrar wants to see a certificate of; an address is not named there.
+    let hello = async {
+        let (mut stream, _) = elsewhere.accept().await.expect("a connection");
+        let mut hello = Vec::new();
+        while !hello.windows(9).any(|w| w == b"localhost") {
+            let n = stream.read_buf(&mut hello).await.expect("reads");
+            assert!(n > 0, "no name in {hello:?}");
+        }
+    };
+    tokio::time::timeout(common::PATIENCE, hello)
+        .await
+        .expect("a ClientHello with a name");
+}

@@ -99,6 +99,7 @@ impl Focus {
             hop,
             bytes: response.to_bytes(),
             client: None,
+            host: None,
         });
     }
 

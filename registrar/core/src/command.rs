@@ -1,5 +1,7 @@
 //! What the core wants done.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use cluster::{Revision, Txn};
 use sip::{Hop, Uri};
@@ -24,6 +26,8 @@ pub enum Command {
         id: u64,
         /// Where to.
         hop: Hop,
+        /// Name that a TLS connection's certificate must carry; `None`: the address.
+        host: Option<Arc<str>>,
         /// One whole message.
         bytes: Bytes,
     },

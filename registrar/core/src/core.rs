@@ -22,7 +22,7 @@ use crate::location::{BindingSet, Location};
 use crate::loops;
 use crate::own_requests::{Registering, SWEEP_EVERY};
 use crate::parking::Parked;
-use crate::proxy::{Proxied, Resolving};
+use crate::proxy::{Proxied, Resolving, Running};
 use crate::response_context::BranchId;
 use crate::router::{Decision, Router, in_dialog};
 use crate::settings::{Advertised, Secrets, Settings};
@@ -76,7 +76,8 @@ pub struct Core {
     admitted: Option<Identity>,
     pub(crate) contexts: BTreeMap<ServerKey, Proxied>,
     pub(crate) active: usize,
-    pub(crate) clients: BTreeMap<ClientKey, (ServerKey, BranchId)>,
+    pub(crate) clients: BTreeMap<ClientKey, Running>,
+    pub(crate) clients_by_flow: BTreeSet<(FlowId, ClientKey)>,
     pub(crate) resolving: BTreeMap<ResolveId, Resolving>,
     pub(crate) registering: BTreeMap<StoreId, Registering>,
     pub(crate) waiting: BTreeMap<String, VecDeque<Registering>>,
@@ -124,6 +125,7 @@ impl Core {
             contexts: BTreeMap::new(),
             active: 0,
             clients: BTreeMap::new(),
+            clients_by_flow: BTreeSet::new(),
             resolving: BTreeMap::new(),
             registering: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -171,10 +173,13 @@ impl Core {
         self.admitted = None;
     }
 
-    /// A connection is gone.
-    pub fn handle_flow_closed(&mut self, flow: FlowId) {
+    /// A connection is gone, and with it what was sent over it and has no answer.
+    pub fn handle_flow_closed(&mut self, now: Instant, wall: Duration, flow: FlowId) {
+        self.wall = wall;
         self.flows.remove(&flow);
         self.flow_views.remove(&flow);
+        self.fail_flow(now, flow);
+        self.work(now);
     }
 
     /// Bytes of [`Command::Transmit`] with this `id` could not be sent.
@@ -577,6 +582,7 @@ impl Core {
             self.commands.push_back(Command::Transmit {
                 id: transmit.client.map_or(0, |c| c.0.saturating_add(1)),
                 hop: transmit.hop,
+                host: transmit.host,
                 bytes: transmit.bytes,
             });
         }

@@ -1,11 +1,12 @@
 //! The stateful proxy (RFC 3261 §16): forwards requests over response contexts.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use sip::header::NameAddr;
 use sip::transaction::{ClientKey, ServerKey};
-use sip::{HeaderName, Hop, Message, Method, StatusCode, Transport, Uri};
+use sip::{FlowId, HeaderName, Hop, Message, Method, StatusCode, Transport, Uri};
 
 use crate::Refusal;
 use crate::authentication::{Identity, assert_identity, remove_credentials};
@@ -14,13 +15,10 @@ use crate::core::{Core, Timer};
 use crate::flow_token::TokenKind;
 use crate::loops;
 use crate::response_context::{Action, BranchId, ResponseContext, State};
-use crate::router::{Destination, Side, Target, Way, in_dialog, max_breadth};
+use crate::router::{Destination, Host, Side, Target, Way, in_dialog, max_breadth};
 
 /// RFC 3261 §18.1.1: a request larger than this goes over a stream where there is one.
 const DATAGRAM_MAX: usize = 1300;
-
-/// Room for the Via that the transaction layer adds.
-const VIA_ROOM: usize = 160;
 
 /// Max-Forwards where a request has none (§16.6 step 3).
 const MAX_FORWARDS: u32 = 70;
@@ -50,8 +48,55 @@ pub(crate) enum Resolving {
 
 /// Where a way leads physically.
 enum Hosts {
-    One(Hop),
+    /// The same host, by each of these; never empty. With the name its certificate must carry.
+    Known(Vec<Hop>, Option<Arc<str>>),
     Unknown(Box<Uri>),
+}
+
+/// A client transaction of a context.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Running {
+    key: ServerKey,
+    branch: BranchId,
+    /// The connection it went over, where it must be that one.
+    flow: Option<FlowId>,
+}
+
+/// A request as it goes out over one hop, but for the Via.
+struct Ready {
+    request: Message,
+    hop: Hop,
+    sent_by: String,
+    /// With the Via, bytes.
+    length: usize,
+}
+
+impl Ready {
+    fn new(request: Message, hop: Hop, sent_by: String, branch: &str) -> Self {
+        let via = "Via: SIP/2.0/ ;branch=;rport\r\n".len()
+            + hop.transport.via_token().len()
+            + sent_by.len()
+            + branch.len();
+        Self {
+            length: request.to_bytes().len() + via,
+            request,
+            hop,
+            sent_by,
+        }
+    }
+}
+
+/// The first hop's request, but where it is too large for a datagram and the host has a stream too, that one's
+/// (RFC 3261 §18.1.1).
+fn ready_by_size(hops: &[Hop], ready: impl Fn(Hop) -> Ready) -> Option<Ready> {
+    let first = ready(*hops.first()?);
+    let stream = hops.iter().find(|hop| hop.transport.is_reliable());
+    match stream {
+        Some(stream) if first.length > DATAGRAM_MAX && !first.hop.transport.is_reliable() => {
+            Some(ready(*stream))
+        }
+        _ => Some(first),
+    }
 }
 
 impl Core {
@@ -127,6 +172,15 @@ impl Core {
         let Some(branch) = proxied.context.branches.get_mut(&id) else {
             return;
         };
+        if branch.done {
+            return;
+        }
+        // Whatever ran has ended: a CANCEL that comes while a name is looked up must find nothing to cancel.
+        branch.client = None;
+        branch.fallback = None;
+        branch.flow_lost = false;
+        branch.provisional = false;
+        branch.timer_c = None;
         match branch.ways.pop_front() {
             Some(way) => self.start_way(now, key, id, way),
             None => {
@@ -139,18 +193,8 @@ impl Core {
     }
 
     fn start_way(&mut self, now: Instant, key: ServerKey, id: BranchId, way: Way) {
-        let Some(proxied) = self.contexts.get(&key) else {
-            return;
-        };
-        let breadth = proxied
-            .context
-            .branches
-            .get(&id)
-            .map_or(proxied.breadth, |b| b.breadth);
-        let mut request = self.prepare(proxied, &way, breadth);
-        let length = request.to_bytes().len() + VIA_ROOM;
-        let hop = match locate(&way, length) {
-            Hosts::One(hop) => hop,
+        let (hops, name) = match locate(&way) {
+            Hosts::Known(hops, name) => (hops, name),
             Hosts::Unknown(uri) => {
                 let resolve = ResolveId(self.next_id());
                 self.resolving
@@ -162,26 +206,120 @@ impl Core {
                 return;
             }
         };
-        if wants_record_route(proxied) {
-            self.record_route(&mut request, proxied, &way, &hop);
-        }
-        let branch = loops::branch(&proxied.loop_part.clone(), self.random());
-        let sent_by = self
-            .settings
-            .address_for(hop.transport, Some(hop.remote), way.side == Side::Inner)
-            .host_port();
-        let invite = *request.method() == Method::Invite;
-        let client = self
-            .transactions
-            .send_request(now, request, hop, &sent_by, Some(&branch));
-        self.clients.insert(client, (key, id));
+        let random = self.random();
+        let Some(proxied) = self.contexts.get(&key) else {
+            return;
+        };
+        let breadth = proxied
+            .context
+            .branches
+            .get(&id)
+            .map_or(proxied.breadth, |b| b.breadth);
+        let branch = loops::branch(&proxied.loop_part, random);
+        // §18.1.1 counts the whole message: what we add to it too.
+        let ready = ready_by_size(&hops, |hop| {
+            let mut request = self.prepare(proxied, &way, breadth);
+            if wants_record_route(proxied) {
+                self.record_route(&mut request, proxied, &way, &hop);
+            }
+            Ready::new(request, hop, self.sent_by(&way, &hop), &branch)
+        });
+        let (Some(ready), Some(first)) = (ready, hops.first()) else {
+            return;
+        };
+        let invite = *ready.request.method() == Method::Invite;
+        let hop = ready.hop;
+        let client = self.transactions.send_request_to_host(
+            now,
+            ready.request,
+            hop,
+            name.clone(),
+            &ready.sent_by,
+            Some(&branch),
+        );
+        let flow = hop.flow.filter(|_| hop.transport.is_reliable());
+        self.add_client(client, key, id, flow);
         if let Some(branch) = self.branch_mut(key, id) {
             branch.client = Some(client);
-            branch.provisional = false;
+            // §18.1.1: where only the size made it a stream, and there is none, the datagram must do.
+            branch.fallback = (first.transport != hop.transport).then(|| Way {
+                destination: Destination::Host(Host {
+                    addresses: vec![(first.transport, first.remote)],
+                    name,
+                }),
+                ..way
+            });
         }
         if invite {
             let at = now + self.settings.timer_c;
             self.ring_until(key, id, at);
+        }
+    }
+
+    fn sent_by(&self, way: &Way, hop: &Hop) -> String {
+        let inner = way.side == Side::Inner;
+        self.settings
+            .address_for(hop.transport, Some(hop.remote), inner)
+            .host_port()
+    }
+
+    fn add_client(
+        &mut self,
+        client: ClientKey,
+        key: ServerKey,
+        branch: BranchId,
+        flow: Option<FlowId>,
+    ) {
+        self.clients.insert(client, Running { key, branch, flow });
+        if let Some(flow) = flow {
+            self.clients_by_flow.insert((flow, client));
+        }
+    }
+
+    fn remove_client(&mut self, client: ClientKey) -> Option<(ServerKey, BranchId)> {
+        let Running { key, branch, flow } = self.clients.remove(&client)?;
+        if let Some(flow) = flow {
+            self.clients_by_flow.remove(&(flow, client));
+        }
+        Some((key, branch))
+    }
+
+    /// What was sent over a connection that has closed, and not answered, has failed. Where a phone rings already its
+    /// answer may still come by another connection, but that is not waited for as long as for others.
+    pub(crate) fn fail_flow(&mut self, now: Instant, flow: FlowId) {
+        let range = (flow, ClientKey(0))..=(flow, ClientKey(u64::MAX));
+        let clients: Vec<ClientKey> = self
+            .clients_by_flow
+            .range(range)
+            .map(|(_, client)| *client)
+            .collect();
+        for client in clients {
+            let Some(Running {
+                key, branch: id, ..
+            }) = self.clients.get(&client).copied()
+            else {
+                continue;
+            };
+            let at = now + self.settings.timers.give_up();
+            let Some(branch) = self.branch_mut(key, id) else {
+                continue;
+            };
+            if branch.done || branch.client != Some(client) {
+                continue;
+            }
+            match branch.timer_c {
+                Some(until) if branch.provisional => {
+                    branch.flow_lost = true;
+                    self.ring_until(key, id, at.min(until));
+                }
+                // As RFC 5626 §5.3.1 has it for a flow that is gone before.
+                _ => {
+                    self.transactions.forget(client);
+                    self.remove_client(client);
+                    self.next_way(now, key, id, 480, "Temporarily Unavailable");
+                    self.settle(now, key);
+                }
+            }
         }
     }
 
@@ -263,9 +401,9 @@ impl Core {
                     return;
                 };
                 // RFC 3263 §4.3: each is an alternative should the one before fail.
-                for host in hosts.into_iter().rev() {
+                for host in hosts_of(&way, &hosts).into_iter().rev() {
                     found.ways.push_front(Way {
-                        destination: Destination::Host(vec![host]),
+                        destination: Destination::Host(host),
                         ..way.clone()
                     });
                 }
@@ -273,8 +411,8 @@ impl Core {
                 self.settle(now, key);
             }
             Some(Resolving::Ack(message, part, mut way)) => {
-                if let Some(host) = hosts.into_iter().next() {
-                    way.destination = Destination::Host(vec![host]);
+                if let Some(host) = hosts_of(&way, &hosts).into_iter().next() {
+                    way.destination = Destination::Host(host);
                     self.send_ack(*message, &part, way);
                 }
             }
@@ -285,7 +423,10 @@ impl Core {
     // ---- responses
 
     pub(crate) fn on_response(&mut self, now: Instant, client: ClientKey, mut response: Message) {
-        let Some(&(key, id)) = self.clients.get(&client) else {
+        let Some(Running {
+            key, branch: id, ..
+        }) = self.clients.get(&client).copied()
+        else {
             return;
         };
         let Some(status) = response.status() else {
@@ -298,6 +439,10 @@ impl Core {
         response.pop_front(HeaderName::Via);
         if response.header(HeaderName::Via).is_none() {
             return;
+        }
+        if let Some(branch) = proxied.context.branches.get_mut(&id) {
+            branch.fallback = None;
+            branch.flow_lost = false;
         }
         if status.is_provisional() {
             let invite = *proxied.request.method() == Method::Invite;
@@ -322,7 +467,7 @@ impl Core {
                 .get(&id)
                 .is_some_and(|b| !b.ways.is_empty());
             if more && matches!(status.get(), 430 | 503) {
-                self.clients.remove(&client);
+                self.remove_client(client);
                 self.next_way(now, key, id, status.get(), "Temporarily Unavailable");
             } else {
                 let actions = proxied.context.on_failure(id, response);
@@ -340,10 +485,15 @@ impl Core {
         status: u16,
         reason: &'static str,
     ) {
-        if let Some((key, id)) = self.clients.remove(&client) {
-            self.next_way(now, key, id, status, reason);
-            self.settle(now, key);
+        let Some((key, id)) = self.remove_client(client) else {
+            return;
+        };
+        let fallback = self.branch_mut(key, id).and_then(|b| b.fallback.take());
+        match fallback {
+            Some(way) if status == 503 => self.start_way(now, key, id, way),
+            _ => self.next_way(now, key, id, status, reason),
         }
+        self.settle(now, key);
     }
 
     /// Timer C (§16.8), or no final response after CANCEL (§9.1).
@@ -359,11 +509,12 @@ impl Core {
             self.arm(deadline, Timer::Ringing(key, id));
             return;
         }
-        let client = branch.client;
+        let (client, lost) = (branch.client, branch.flow_lost);
         branch.timer_c = None;
-        if !branch.given_up && branch.provisional {
+        if !branch.given_up && branch.provisional && !lost {
             branch.given_up = true;
             branch.ways.clear();
+            branch.fallback = None;
             if let Some(client) = client {
                 self.transactions.cancel(now, client, None);
             }
@@ -372,9 +523,13 @@ impl Core {
         }
         if let Some(client) = client {
             self.transactions.forget(client);
-            self.clients.remove(&client);
+            self.remove_client(client);
         }
-        self.next_way(now, key, id, 408, "Request Timeout");
+        let (status, reason) = match lost {
+            true => (480, "Temporarily Unavailable"),
+            false => (408, "Request Timeout"),
+        };
+        self.next_way(now, key, id, status, reason);
         self.settle(now, key);
     }
 
@@ -417,8 +572,18 @@ impl Core {
                     .then(|| "SIP;cause=200;text=\"Call completed elsewhere\"".to_owned())
             })
         });
+        let running = self.clients.get(&client).copied();
+        if let Some(Running { branch: id, .. }) = running
+            && self.branch_mut(key, id).is_some_and(|b| b.flow_lost)
+        {
+            // Nothing can be cancelled where nobody is.
+            self.transactions.forget(client);
+            self.remove_client(client);
+            self.next_way(now, key, id, 480, "Temporarily Unavailable");
+            return;
+        }
         self.transactions.cancel(now, client, reason.as_deref());
-        if let Some(&(_, id)) = self.clients.get(&client) {
+        if let Some(Running { branch: id, .. }) = running {
             if let Some(branch) = self.branch_mut(key, id) {
                 branch.given_up = true;
                 branch.timer_c = None;
@@ -461,7 +626,7 @@ impl Core {
         }
         for branch in proxied.context.branches.values() {
             if let Some(client) = branch.client {
-                self.clients.remove(&client);
+                self.remove_client(client);
             }
         }
     }
@@ -483,18 +648,23 @@ impl Core {
     }
 
     fn send_ack(&mut self, message: Message, part: &str, way: Way) {
-        let mut request = message.clone();
-        readdress(&mut request, &way);
-        let length = request.to_bytes().len() + VIA_ROOM;
-        match locate(&way, length) {
-            Hosts::One(hop) => {
+        match locate(&way) {
+            Hosts::Known(hops, name) => {
                 let branch = loops::branch(part, self.random());
-                let sent_by = self
-                    .settings
-                    .address_for(hop.transport, Some(hop.remote), way.side == Side::Inner)
-                    .host_port();
-                self.transactions
-                    .send_stateless(request, hop, &sent_by, Some(&branch));
+                let ready = ready_by_size(&hops, |hop| {
+                    let mut request = message.clone();
+                    readdress(&mut request, &way);
+                    Ready::new(request, hop, self.sent_by(&way, &hop), &branch)
+                });
+                if let Some(ready) = ready {
+                    self.transactions.send_stateless_to_host(
+                        ready.request,
+                        ready.hop,
+                        name,
+                        &ready.sent_by,
+                        Some(&branch),
+                    );
+                }
             }
             Hosts::Unknown(uri) => {
                 let id = ResolveId(self.next_id());
@@ -550,34 +720,58 @@ fn readdress(request: &mut Message, way: &Way) {
     }
 }
 
-/// The address a way leads to, as far as it can be told without a resolver.
-fn locate(way: &Way, length: usize) -> Hosts {
+/// The hops a way leads over, as far as they can be told without a resolver.
+fn locate(way: &Way) -> Hosts {
     match &way.destination {
-        Destination::Flow(hop) => Hosts::One(*hop),
-        Destination::Host(hosts) => {
-            let large = length > DATAGRAM_MAX;
-            let stream = hosts.iter().find(|(t, _)| t.is_reliable());
-            let chosen = if large && hosts.first().is_some_and(|(t, _)| !t.is_reliable()) {
-                stream.or(hosts.first())
-            } else {
-                hosts.first()
-            };
-            match chosen {
-                Some((transport, address)) => Hosts::One(Hop::to(*transport, *address)),
-                // A host without an address fails like one that cannot be reached.
-                None => Hosts::Unknown(Box::new(Uri::sip("", ""))),
-            }
+        Destination::Flow(hop) => Hosts::Known(vec![*hop], None),
+        // A host without an address fails like one that cannot be reached.
+        Destination::Host(host) if host.addresses.is_empty() => {
+            Hosts::Unknown(Box::new(Uri::sip("", "")))
+        }
+        Destination::Host(host) => {
+            let hops = host.addresses.iter().map(|(t, a)| Hop::to(*t, *a));
+            Hosts::Known(hops.collect(), host.name.clone())
         }
         Destination::Name(uri) => {
-            let (Some(ip), Some(mut transport)) = (uri.ip(), uri.transport()) else {
+            let (Some(ip), Some(transport)) = (uri.ip(), uri.transport()) else {
                 return Hosts::Unknown(uri.clone());
             };
-            let chosen = uri.param("transport").is_some();
-            if length > DATAGRAM_MAX && transport == Transport::Udp && !chosen {
-                transport = Transport::Tcp;
-            }
             let port = uri.port.unwrap_or(transport.default_port());
-            Hosts::One(Hop::to(transport, SocketAddr::new(ip, port)))
+            let mut hops = vec![Hop::to(transport, SocketAddr::new(ip, port))];
+            if transport == Transport::Udp && uri.param("transport").is_none() {
+                hops.push(Hop::to(Transport::Tcp, SocketAddr::new(ip, port)));
+            }
+            Hosts::Known(hops, None)
         }
     }
+}
+
+/// The hosts that the URI of a way resolved to. Where it leaves the transport open, one that is reached by datagrams
+/// is also reached by a stream: the one that was found for it, else at the same port (RFC 3261 §18.1.1).
+fn hosts_of(way: &Way, found: &[(Transport, SocketAddr)]) -> Vec<Host> {
+    let uri = match &way.destination {
+        Destination::Name(uri) => Some(uri),
+        Destination::Flow(_) | Destination::Host(_) => None,
+    };
+    let open = uri.is_some_and(|uri| uri.param("transport").is_none());
+    // RFC 3263 §4: what was looked up is the name to be proved, whatever other names that led to.
+    let name: Option<Arc<str>> = uri
+        .map(|uri| uri.param("maddr").unwrap_or(&uri.host))
+        .map(|name| name.trim_end_matches('.'))
+        .filter(|name| name.trim_matches(['[', ']']).parse::<IpAddr>().is_err())
+        .map(Arc::from);
+    let host = |(transport, address): &(Transport, SocketAddr)| {
+        let mut addresses = vec![(*transport, *address)];
+        if open && *transport == Transport::Udp {
+            let stream = found
+                .iter()
+                .find(|(t, a)| *t == Transport::Tcp && a.ip() == address.ip());
+            addresses.push(*stream.unwrap_or(&(Transport::Tcp, *address)));
+        }
+        Host {
+            addresses,
+            name: name.clone(),
+        }
+    };
+    found.iter().map(host).collect()
 }

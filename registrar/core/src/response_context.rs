@@ -44,8 +44,12 @@ pub(crate) enum State {
 pub(crate) struct Branch {
     /// Ways not tried yet, the next first.
     pub ways: VecDeque<Way>,
-    /// The running client transaction.
+    /// The running client transaction; `None` while a name is looked up.
     pub client: Option<ClientKey>,
+    /// How to try again should the transport fail before any response came.
+    pub fallback: Option<Way>,
+    /// The connection it went over has closed: news can only come by another one.
+    pub flow_lost: bool,
     /// A provisional response came.
     pub provisional: bool,
     /// When Timer C fires.
@@ -147,6 +151,8 @@ impl ResponseContext {
             let branch = Branch {
                 ways: target.ways.into(),
                 client: None,
+                fallback: None,
+                flow_lost: false,
                 provisional: false,
                 timer_c: None,
                 given_up: false,
@@ -270,6 +276,7 @@ impl ResponseContext {
         let mut actions = Vec::new();
         for branch in self.branches.values_mut().filter(|b| !b.done) {
             branch.ways.clear();
+            branch.fallback = None;
             match branch.client {
                 // Only INVITE can be cancelled (§9.1).
                 Some(client) if invite => actions.push(Action::Cancel(client)),
@@ -353,7 +360,7 @@ impl ResponseContext {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::router::{Destination, Side};
+    use crate::router::{Destination, Host, Side};
 
     fn response(status: u16) -> Message {
         let request = Message::request(sip::Method::Invite, "sip:b@example.org");
@@ -376,7 +383,7 @@ mod tests {
             ways: vec![Way {
                 request_uri: None,
                 routes: Vec::new(),
-                destination: Destination::Host(Vec::new()),
+                destination: Destination::Host(Host::default()),
                 side: Side::Inner,
             }],
         };

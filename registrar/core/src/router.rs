@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::ownership::{Candidate, choose};
@@ -29,10 +30,19 @@ const MEMBERS_TRIED: usize = 3;
 pub(crate) enum Destination {
     /// A client's connection.
     Flow(Hop),
-    /// One host at any of these, in its order of preference.
-    Host(Vec<(Transport, SocketAddr)>),
+    /// One host.
+    Host(Host),
     /// Whatever this URI resolves to.
     Name(Box<Uri>),
+}
+
+/// One host, at any of its addresses.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Host {
+    /// In its order of preference.
+    pub addresses: Vec<(Transport, SocketAddr)>,
+    /// The name it was found by, which its certificate must carry (RFC 5922 §7.3).
+    pub name: Option<Arc<str>>,
 }
 
 /// One way to a target.
@@ -129,12 +139,15 @@ pub(crate) fn in_dialog(message: &Message) -> bool {
 }
 
 /// SIP addresses of a member, in its order of preference.
-fn member_hops(member: &Member) -> Vec<(Transport, SocketAddr)> {
-    member
+fn member_host(member: &Member) -> Host {
+    let addresses = member
         .sip
         .iter()
-        .filter_map(|(token, address)| Some((token.parse().ok()?, *address)))
-        .collect()
+        .filter_map(|(token, address)| Some((token.parse().ok()?, *address)));
+    Host {
+        addresses: addresses.collect(),
+        name: None,
+    }
 }
 
 impl Router<'_> {
@@ -448,7 +461,7 @@ impl Router<'_> {
             return self.to_gruu(uri);
         }
         if self.is_known_user(&user) {
-            return self.to_user(&user);
+            return self.to_user(&user, uri.is_secure());
         }
         self.to_meeting(message, &user)
     }
@@ -468,7 +481,11 @@ impl Router<'_> {
             (aor_of(&user, self.settings.domain()), gr)
         };
         let bindings = self.location.of_instance(&aor, &gr, now);
-        let ways: Vec<Way> = bindings.iter().filter_map(|b| self.way_of(b)).collect();
+        let ways: Vec<Way> = bindings
+            .iter()
+            .filter(|b| !uri.is_secure() || is_reached_securely(b))
+            .filter_map(|b| self.way_of(b))
+            .collect();
         if ways.is_empty() {
             return refuse(480, "This Device Is Not Registered");
         }
@@ -477,7 +494,7 @@ impl Router<'_> {
 
     /// How to reach a binding; `None` where its connection is known to be gone.
     fn way_of(&self, binding: &Binding) -> Option<Way> {
-        let request_uri = Some(binding.contact.clone());
+        let request_uri = Some(target_of(&binding.contact));
         if let Some(flow) = &binding.flow {
             let token = self.tokens.open(&flow.token)?;
             if self.tokens.is_own_node(&token) {
@@ -506,13 +523,16 @@ impl Router<'_> {
         })
     }
 
-    fn to_user(&self, user: &str) -> Decision {
+    /// `secure`: over TLS only, for the Request-URI is a sips one.
+    fn to_user(&self, user: &str, secure: bool) -> Decision {
         let aor = aor_of(user, self.settings.domain());
         let now = self.wall.as_secs();
-        let mut bindings: Vec<&Binding> = self
-            .location
-            .get(&aor)
-            .map_or_else(Vec::new, |(set, _)| set.live(now).collect());
+        let mut bindings: Vec<&Binding> =
+            self.location.get(&aor).map_or_else(Vec::new, |(set, _)| {
+                set.live(now)
+                    .filter(|b| !secure || is_reached_securely(b))
+                    .collect()
+            });
         bindings.sort_by_key(|b| (std::cmp::Reverse(b.q), std::cmp::Reverse(b.updated_at)));
         let mut groups: Vec<(u16, Vec<Target>)> = Vec::new();
         let mut instances: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
@@ -552,7 +572,7 @@ impl Router<'_> {
         }
         if let Some(owner) = self.owners.get(meeting) {
             if let Some(member) = self.members.get(owner) {
-                return one(Way::to(Destination::Host(member_hops(member)), Side::Inner));
+                return one(Way::to(Destination::Host(member_host(member)), Side::Inner));
             }
             if in_dialog(message) {
                 return Decision::Park;
@@ -580,7 +600,7 @@ impl Router<'_> {
         let ways: Vec<Way> = in_order(key, candidates.collect())
             .into_iter()
             .filter_map(|id| self.members.get(id))
-            .map(|m| Way::to(Destination::Host(member_hops(m)), Side::Inner))
+            .map(|m| Way::to(Destination::Host(member_host(m)), Side::Inner))
             .collect();
         if ways.is_empty() {
             if in_dialog(message) {
@@ -591,6 +611,30 @@ impl Router<'_> {
             );
         }
         Decision::Forward(vec![vec![Target { ways }]])
+    }
+}
+
+/// Whether a request to a sips URI may go to a binding: the last hop runs over TLS (RFC 3261 §26.2.2), by its flow or
+/// because the contact is a sips URI itself (RFC 5630 §5.3).
+fn is_reached_securely(binding: &Binding) -> bool {
+    match &binding.flow {
+        Some(flow) => flow
+            .transport
+            .parse()
+            .is_ok_and(|transport: Transport| transport.is_secure()),
+        None => Uri::parse(&binding.contact).is_ok_and(|contact| contact.is_secure()),
+    }
+}
+
+/// A contact as a Request-URI: without what may not stand there (RFC 3261 §16.6 step 2, §19.1.1).
+fn target_of(contact: &str) -> String {
+    match Uri::parse(contact) {
+        Ok(mut uri) if !uri.headers.is_empty() || uri.param("method").is_some() => {
+            uri.headers.clear();
+            uri.remove_param("method");
+            uri.to_string()
+        }
+        _ => contact.to_owned(),
     }
 }
 

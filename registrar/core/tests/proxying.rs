@@ -446,6 +446,253 @@ fn large_request_goes_to_the_manager_over_tcp() {
     assert_eq!(sent.hop.remote, member_hop(1).remote);
 }
 
+/// An INVITE of Alice, on a WebSocket, with a body of that size.
+fn sized(world: &mut World, uri: &str, size: usize) {
+    let n = world.unique();
+    let at = hop(Transport::Wss, 1, 40_000);
+    let mut request = Request::new("INVITE", uri, at, n);
+    request.from = format!("<sip:alice@{DOMAIN}>;tag=f{n}");
+    request.headers.push("Content-Type: application/sdp".into());
+    request.body = "v".repeat(size);
+    world.authenticated(at, "alice", "secret", &request);
+}
+
+#[test]
+fn no_datagram_is_larger_than_1300_bytes_where_there_is_a_stream_with_all_we_add_counted() {
+    let mut world = World::new().with_members();
+    let mut seen = [0, 0];
+    for size in (200..900).step_by(9) {
+        sized(&mut world, "sip:lobby@example.org", size);
+        let sent = world.take();
+        let length = sent.message.to_bytes().len();
+        let datagram = sent.hop.transport == Transport::Udp;
+        assert_eq!(datagram, length <= 1300, "{length}");
+        let via = sent.message.top_via().expect("a Via").to_string();
+        let token = sent.hop.transport.via_token();
+        assert!(via.starts_with(&format!("SIP/2.0/{token} ")), "{via}");
+        let routes: Vec<&str> = sent.message.values(HeaderName::RecordRoute).collect();
+        assert!(
+            routes[0].contains(&format!("transport={};lr", sent.hop.transport)),
+            "{routes:?}"
+        );
+        seen[usize::from(datagram)] += 1;
+        world.sent.clear();
+    }
+    assert!(seen[0] > 5 && seen[1] > 5, "{seen:?}");
+}
+
+#[test]
+fn large_request_that_no_stream_takes_goes_by_datagram_after_all() {
+    let mut world = World::new().with_members();
+    sized(&mut world, "sip:lobby@example.org", 2000);
+    let stream = world.take();
+    assert_eq!(stream.hop.transport, Transport::Tcp);
+    world
+        .core
+        .handle_send_failed(world.now, world.wall, stream.id);
+    world.pump();
+    let datagram = world.take();
+    assert_eq!(
+        datagram.hop,
+        sip::Hop::to(Transport::Udp, stream.hop.remote)
+    );
+    assert_eq!(datagram.message.request_uri(), "sip:lobby@example.org");
+    let via = datagram.message.top_via().expect("a Via");
+    assert!(via.to_string().starts_with("SIP/2.0/UDP "));
+    world.deliver(datagram.hop, answer(&datagram.message, 486, &[]));
+    world.take_request("ACK", datagram.hop);
+    world.take_status(486);
+}
+
+#[test]
+fn large_request_that_a_stream_took_is_not_tried_again_by_datagram() {
+    let mut world = World::new().with_members();
+    sized(&mut world, "sip:lobby@example.org", 2000);
+    let stream = world.take();
+    world.deliver(stream.hop, answer(&stream.message, 503, &[]));
+    world.take_request("ACK", stream.hop);
+    world.take_status(500);
+}
+
+#[test]
+fn large_request_to_a_name_goes_by_stream_to_the_host_it_led_to() {
+    let host = |transport, text: &str| (transport, text.parse().expect("an address"));
+    for (uri, transport, port) in [
+        ("sip:x@elsewhere.example", Transport::Tcp, 5070),
+        (
+            "sip:x@elsewhere.example;transport=udp",
+            Transport::Udp,
+            5060,
+        ),
+    ] {
+        let mut world = World::with(|s| s.relay = true);
+        sized(&mut world, uri, 2000);
+        let (id, _) = world.resolves.pop_front().expect("a look-up");
+        let mut hosts = vec![host(Transport::Udp, "203.0.113.1:5060")];
+        if transport == Transport::Tcp {
+            hosts.push(host(Transport::Tcp, "203.0.113.1:5070"));
+        }
+        world.core.handle_resolved(world.now, world.wall, id, hosts);
+        world.pump();
+        let sent = world.take();
+        assert_eq!(sent.hop.transport, transport, "{uri}");
+        assert_eq!(sent.hop.remote.port(), port, "{uri}");
+    }
+}
+
+#[test]
+fn host_found_by_name_must_prove_that_name_to_each_request_of_the_call() {
+    for (uri, name) in [
+        ("sips:x@Elsewhere.example", Some("elsewhere.example")),
+        (
+            "sips:x@elsewhere.example;maddr=b.example",
+            Some("b.example"),
+        ),
+        ("sips:x@203.0.113.1", None),
+    ] {
+        let mut world = World::with(|s| s.relay = true);
+        let mut request = world.invite("alice", udp(1), uri);
+        if let Some((id, _)) = world.resolves.pop_front() {
+            let at = "203.0.113.1:5061".parse().expect("an address");
+            let hosts = vec![(Transport::Tls, at)];
+            world.core.handle_resolved(world.now, world.wall, id, hosts);
+            world.pump();
+        }
+        let invite = world.take();
+        assert_eq!(invite.hop.transport, Transport::Tls, "{uri}");
+        let named = |host: Option<&str>| host.map(str::to_ascii_lowercase).as_deref() == name;
+        assert!(named(invite.host.as_deref()), "{uri} {:?}", invite.host);
+        world.deliver(invite.hop, answer(&invite.message, 180, &[]));
+        world.take_status(180);
+        cancel(&mut world, &mut request, &invite.message);
+        let sent = world.take();
+        assert_eq!(sent.message.method().as_str(), "CANCEL");
+        assert!(named(sent.host.as_deref()), "{uri} {:?}", sent.host);
+        world.deliver(invite.hop, answer(&invite.message, 487, &[]));
+        let sent = world.take();
+        assert_eq!(sent.message.method().as_str(), "ACK");
+        assert!(named(sent.host.as_deref()), "{uri} {:?}", sent.host);
+        let ended = world.take();
+        assert_eq!(
+            ended.host, None,
+            "an answer goes back where the request came from"
+        );
+    }
+}
+
+/// Alice cancels the call that was forwarded as `forwarded`; the 200 of the CANCEL is taken.
+fn cancel(world: &mut World, request: &mut Request, forwarded: &Message) {
+    request.method = "CANCEL".into();
+    request.branch = forwarded
+        .values(HeaderName::Via)
+        .nth(1)
+        .and_then(|v| sip::header::Via::parse(v).ok())
+        .expect("the caller's Via")
+        .branch()
+        .to_owned();
+    request.headers.clear();
+    world.deliver(udp(1), request.message());
+    let ok = world.take_status(200);
+    assert_eq!(ok.method().as_str(), "CANCEL");
+}
+
+#[test]
+fn cancel_while_the_next_way_is_looked_up_ends_the_call_and_sends_nothing_more() {
+    let contact =
+        |reg| format!("<sip:b@x.invalid;transport=ws>;reg-id={reg};+sip.instance=\"<urn:uuid:1>\"");
+    let mut other = World::with(|s| {
+        s.node = "edge-2".into();
+        for a in &mut s.advertised {
+            a.host = "edge-2.example.net".into();
+        }
+    });
+    other.register("bob", hop(Transport::Wss, 9, 40_000), &contact(1));
+    let mut world = World::new();
+    world.store.entries = other.store.entries;
+    world.store.revision = other.store.revision;
+    let (set, revision) = world.store.read("sip:bob@example.org").expect("stored");
+    world
+        .core
+        .handle_bindings("sip:bob@example.org", Some(set), revision);
+    world.advance(Duration::from_secs(1));
+    let near = hop(Transport::Wss, 2, 40_000);
+    world.register("bob", near, &contact(2));
+    let mut request = to_bob(&mut world);
+    let first = world.take();
+    assert_eq!(first.hop.flow, near.flow);
+    world
+        .core
+        .handle_send_failed(world.now, world.wall, first.id);
+    world.pump();
+    let (id, _) = world.resolves.pop_front().expect("a look-up");
+    cancel(&mut world, &mut request, &first.message);
+    let ended = world.take_status(487);
+    assert_eq!(ended.method().as_str(), "INVITE");
+    let hosts = vec![(
+        Transport::Udp,
+        "203.0.113.1:5060".parse().expect("an address"),
+    )];
+    world.core.handle_resolved(world.now, world.wall, id, hosts);
+    world.pump();
+    world.assert_silent();
+    assert_eq!(world.core.stats().contexts, 0);
+}
+
+#[test]
+fn call_over_a_connection_that_closes_is_answered_at_once() {
+    let mut world = World::new();
+    let at = hop(Transport::Wss, 2, 40_000);
+    world.register("bob", at, "<sip:b@x.invalid;transport=ws>");
+    to_bob(&mut world);
+    assert_eq!(world.take().hop.flow, at.flow);
+    world.close(at);
+    world.take_status(480);
+    assert_eq!(world.core.stats().contexts, 0);
+    assert_eq!(world.core.stats().client_transactions, 0);
+}
+
+#[test]
+fn phone_that_rings_may_come_back_over_another_connection_for_a_while() {
+    let mut world = World::new();
+    let at = hop(Transport::Wss, 2, 40_000);
+    let back = hop(Transport::Wss, 3, 40_001);
+    for comes_back in [true, false] {
+        world.register("bob", at, "<sip:b@x.invalid;transport=ws>");
+        to_bob(&mut world);
+        let invite = world.take().message;
+        world.deliver(at, answer(&invite, 180, &[]));
+        world.take_status(180);
+        world.close(at);
+        world.advance(Duration::from_secs(31));
+        world.assert_silent();
+        if comes_back {
+            world.deliver(back, answer(&invite, 200, &[]));
+            world.take_status(200);
+        } else {
+            world.advance(Duration::from_secs(2));
+            world.take_status(480);
+        }
+        world.advance(Duration::from_secs(60));
+        assert_eq!(world.core.stats().contexts, 0);
+        world.sent.clear();
+    }
+}
+
+#[test]
+fn caller_that_cancels_a_phone_whose_connection_closed_gets_487_at_once() {
+    let mut world = World::new();
+    let at = hop(Transport::Wss, 2, 40_000);
+    world.register("bob", at, "<sip:b@x.invalid;transport=ws>");
+    let mut request = to_bob(&mut world);
+    let invite = world.take().message;
+    world.deliver(at, answer(&invite, 180, &[]));
+    world.take_status(180);
+    world.close(at);
+    cancel(&mut world, &mut request, &invite);
+    world.take_status(487);
+    world.assert_silent();
+}
+
 #[test]
 fn failed_manager_of_an_unowned_meeting_is_followed_by_the_next() {
     let mut world = World::new().with_members();

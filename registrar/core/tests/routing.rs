@@ -203,7 +203,7 @@ fn client_that_came_back_over_another_connection_still_reaches_the_meeting() {
     let mut world = World::new().with_members();
     let client = hop(Transport::Wss, 1, 40_000);
     let (caller, _) = meeting(&mut world, client);
-    world.core.handle_flow_closed(client.flow.expect("a flow"));
+    world.close(client);
     let back = hop(Transport::Wss, 9, 40_009);
     let update = in_dialog("UPDATE", LOBBY, back, &caller, 93);
     world.deliver(back, update.message());
@@ -217,7 +217,7 @@ fn meeting_reaches_a_client_that_came_back_by_its_gruu() {
     let client = hop(Transport::Wss, 1, 40_000);
     world.register("alice", client, contact);
     let (_, callee) = meeting(&mut world, client);
-    world.core.handle_flow_closed(client.flow.expect("a flow"));
+    world.close(client);
     let gruu = "sip:alice@example.org;gr=urn:uuid:1";
     let info = in_dialog("INFO", gruu, member_hop(1), &callee, 94);
     world.deliver(member_hop(1), info.message());
@@ -236,7 +236,7 @@ fn dead_connection_without_a_gruu_is_430() {
     let mut world = World::new().with_members();
     let client = hop(Transport::Wss, 1, 40_000);
     let (_, callee) = meeting(&mut world, client);
-    world.core.handle_flow_closed(client.flow.expect("a flow"));
+    world.close(client);
     let bye = in_dialog("BYE", "sip:x7@k3.invalid", member_hop(1), &callee, 96);
     world.deliver(member_hop(1), bye.message());
     world.take_status(430);
@@ -356,7 +356,7 @@ fn callee_that_accepts_connections_is_called_back_when_its_own_is_gone() {
     let mut world = World::new();
     let b = hop(Transport::Tcp, 2, 5064);
     world.register("bob", b, "<sip:bob@198.51.100.2:5064;transport=tcp>");
-    world.core.handle_flow_closed(b.flow.expect("a flow"));
+    world.close(b);
     world.invite("alice", udp(1), "sip:bob@example.org");
     let sent = world.take();
     assert_eq!(sent.hop.remote, b.remote);
@@ -960,9 +960,43 @@ fn what_cannot_be_served_is_told_apart_by_status() {
 #[test]
 fn require_of_a_register_is_checked_by_the_registrar() {
     let mut world = World::new();
-    let mut request = world.register_request("alice", udp(1), "<sip:a@198.51.100.1>");
-    request.headers.push("Require: path, teleport".into());
-    world.deliver(udp(1), request.message());
-    let refused = world.take_status(420);
-    assert_eq!(refused.header(HeaderName::Unsupported), Some("teleport"));
+    for uri in ["sip:example.org", "sip:alice@example.org", "sip:192.0.2.1"] {
+        let mut request = world.register_request("alice", udp(1), "<sip:a@198.51.100.1>");
+        request.uri = uri.into();
+        request.headers.push("Require: path, teleport".into());
+        world.deliver(udp(1), request.message());
+        let refused = world.take_status(420);
+        assert_eq!(refused.header(HeaderName::Unsupported), Some("teleport"));
+    }
+}
+
+#[test]
+fn sips_call_is_delivered_over_tls_or_not_at_all() {
+    let mut world = World::new();
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    let ws = hop(Transport::Ws, 3, 40_000);
+    world.register("bob", ws, "<sip:b@x.invalid;transport=ws>");
+    world.invite("alice", udp(1), "sips:bob@example.org");
+    world.take_status(480);
+    world.assert_silent();
+    let wss = hop(Transport::Wss, 4, 40_000);
+    world.register("bob", wss, "<sip:b@y.invalid;transport=ws>");
+    world.invite("alice", udp(1), "sips:bob@example.org");
+    assert_eq!(world.take().hop.flow, wss.flow);
+    world.assert_silent();
+    world.invite("alice", udp(1), "sip:bob@example.org");
+    assert_eq!(world.sent.len(), 3, "all of them");
+}
+
+#[test]
+fn headers_and_method_of_a_contact_do_not_get_into_the_request_uri() {
+    let mut world = World::new();
+    world.register(
+        "bob",
+        udp(2),
+        "<sip:bob@198.51.100.2;method=BYE;x=1?Subject=hi&Route=%3Csip:evil.example%3E>",
+    );
+    world.invite("alice", udp(1), "sip:bob@example.org");
+    let invite = world.take_request("INVITE", udp(2));
+    assert_eq!(invite.request_uri(), "sip:bob@198.51.100.2;x=1");
 }

@@ -1,6 +1,7 @@
 //! The transaction layer: tables of the machines, the wheel that drives them, and the messages between them.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -48,6 +49,8 @@ struct ClientEntry {
     machine: ClientMachine,
     key: ClientMatch,
     hop: Hop,
+    /// Name its host must prove to have.
+    host: Option<Arc<str>>,
     /// The request as sent.
     bytes: Bytes,
     /// The INVITE, for the ACK and the CANCEL that are made of it.
@@ -287,6 +290,7 @@ impl TransactionLayer {
             hop: matching::response_hop(via, &hop),
             bytes: ok.to_bytes(),
             client: None,
+            host: None,
         });
         if pending && !std::mem::replace(&mut entry.cancelled, true) {
             self.events.push_back(Event::Cancel {
@@ -346,14 +350,28 @@ impl TransactionLayer {
     pub fn send_request(
         &mut self,
         now: Instant,
+        request: Message,
+        hop: Hop,
+        sent_by: &str,
+        branch: Option<&str>,
+    ) -> ClientKey {
+        self.send_request_to_host(now, request, hop, None, sent_by, branch)
+    }
+
+    /// As [`Self::send_request`], to a host that was found by its name: over TLS its certificate must carry `host`,
+    /// and so for the CANCEL and the ACK of a failure, which go the same way (RFC 3263 §4, RFC 5922 §7.3).
+    pub fn send_request_to_host(
+        &mut self,
+        now: Instant,
         mut request: Message,
         hop: Hop,
+        host: Option<Arc<str>>,
         sent_by: &str,
         branch: Option<&str>,
     ) -> ClientKey {
         if *request.method() == Method::Ack {
             // An ACK has no transaction (§17.1): the key names none.
-            self.send_stateless(request, hop, sent_by, branch);
+            self.send_stateless_to_host(request, hop, host, sent_by, branch);
             return ClientKey(self.take_key());
         }
         if self.clients.len() >= self.limits.clients {
@@ -362,14 +380,14 @@ impl TransactionLayer {
             return key;
         }
         let branch = self.push_via(&mut request, hop, sent_by, branch);
-        self.start_client(now, request, hop, &branch, false)
+        self.start_client(now, request, (hop, host), &branch, false)
     }
 
     fn start_client(
         &mut self,
         now: Instant,
         request: Message,
-        hop: Hop,
+        (hop, host): (Hop, Option<Arc<str>>),
         branch: &str,
         internal: bool,
     ) -> ClientKey {
@@ -392,6 +410,7 @@ impl TransactionLayer {
                 machine,
                 key: matched,
                 hop,
+                host,
                 bytes,
                 invite: is_invite.then(|| Box::new(request)),
                 ack: None,
@@ -407,8 +426,20 @@ impl TransactionLayer {
     /// Sends a request outside any transaction: ACK of a 2xx.
     pub fn send_stateless(
         &mut self,
+        request: Message,
+        hop: Hop,
+        sent_by: &str,
+        branch: Option<&str>,
+    ) {
+        self.send_stateless_to_host(request, hop, None, sent_by, branch);
+    }
+
+    /// As [`Self::send_stateless`], to a host that was found by its name: over TLS its certificate must carry `host`.
+    pub fn send_stateless_to_host(
+        &mut self,
         mut request: Message,
         hop: Hop,
+        host: Option<Arc<str>>,
         sent_by: &str,
         branch: Option<&str>,
     ) {
@@ -417,6 +448,7 @@ impl TransactionLayer {
             hop,
             bytes: request.to_bytes(),
             client: None,
+            host,
         });
     }
 
@@ -428,6 +460,7 @@ impl TransactionLayer {
                 hop: matching::response_hop(&via, &hop),
                 bytes: response.to_bytes(),
                 client: None,
+                host: None,
             });
         }
     }
@@ -676,6 +709,7 @@ impl TransactionLayer {
                 hop: entry.hop,
                 bytes,
                 client: Some(key),
+                host: entry.host.clone(),
             });
         }
     }
@@ -688,6 +722,7 @@ impl TransactionLayer {
                 hop: entry.hop,
                 bytes: bytes.clone(),
                 client: None,
+                host: None,
             });
         }
     }
@@ -705,8 +740,8 @@ impl TransactionLayer {
             return;
         };
         let cancel = cancel_of(invite, entry.reason.as_deref());
-        let hop = entry.hop;
-        self.start_client(now, cancel, hop, via.branch(), true);
+        let way = (entry.hop, entry.host.clone());
+        self.start_client(now, cancel, way, via.branch(), true);
     }
 
     fn tell_client(&mut self, key: ClientKey, event: Option<Event>) {

@@ -13,6 +13,7 @@ mod matching;
 mod server;
 mod wheel;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -88,6 +89,8 @@ pub struct Transmit {
     pub bytes: Bytes,
     /// The client transaction it belongs to, so that a transport error can be told to it.
     pub client: Option<ClientKey>,
+    /// Name that a TLS connection's certificate must carry; `None`: the address (RFC 5922 §7.3).
+    pub host: Option<Arc<str>>,
 }
 
 /// What the transaction user must know.

@@ -21,6 +21,7 @@ pub const WALL: u64 = 1_800_000_000;
 pub struct Sent {
     pub id: u64,
     pub hop: Hop,
+    pub host: Option<std::sync::Arc<str>>,
     pub message: Message,
 }
 
@@ -202,9 +203,19 @@ impl World {
     pub fn pump(&mut self) {
         while let Some(command) = self.core.poll_command() {
             match command {
-                Command::Transmit { id, hop, bytes } => {
+                Command::Transmit {
+                    id,
+                    hop,
+                    host,
+                    bytes,
+                } => {
                     let message = Message::parse(bytes, &Limits::default()).expect("we send SIP");
-                    self.sent.push_back(Sent { id, hop, message });
+                    self.sent.push_back(Sent {
+                        id,
+                        hop,
+                        host,
+                        message,
+                    });
                 }
                 Command::Store { id, aor, txn } => {
                     self.store.waiting.push_back((id, aor, txn));
@@ -244,6 +255,13 @@ impl World {
 
     pub fn deliver(&mut self, hop: Hop, message: Message) {
         self.core.handle_message(self.now, self.wall, message, hop);
+        self.pump();
+    }
+
+    /// The connection of a hop closes.
+    pub fn close(&mut self, hop: Hop) {
+        let flow = hop.flow.expect("a connection");
+        self.core.handle_flow_closed(self.now, self.wall, flow);
         self.pump();
     }
 
