@@ -64,33 +64,103 @@ fn all(s: &str, bits: u8) -> bool {
     run(s.as_bytes(), bits) == s.len()
 }
 
-/// Length of the run of bytes of the class at the start of `s`. Eight at a time without a branch, as most
-/// runs are longer.
+/// Length of the run of bytes of the class at the start of `s`. Eight at a time, so that not every byte asks
+/// whether the text has ended.
+#[inline]
 fn run(s: &[u8], bits: u8) -> usize {
+    let (chunks, tail) = s.as_chunks::<8>();
     let mut at = 0;
-    while let Some(chunk) = s.get(at..).and_then(<[u8]>::first_chunk::<8>) {
-        if chunk.iter().fold(bits, |all, b| all & CLASS[*b as usize]) == 0 {
-            break;
+    for chunk in chunks {
+        for (i, b) in chunk.iter().enumerate() {
+            if !is(*b, bits) {
+                return at + i;
+            }
         }
         at += 8;
     }
-    while at < s.len() && is(s[at], bits) {
+    for b in tail {
+        if !is(*b, bits) {
+            break;
+        }
         at += 1;
     }
     at
 }
 
 /// Length of the run of bytes of the class, and of `%HH` escapes, at the start of `s`.
+#[inline]
 fn run_escaped(s: &[u8], bits: u8) -> usize {
-    let mut at = 0;
-    loop {
+    let mut at = run(s, bits);
+    while s.get(at) == Some(&b'%') && hex_pair(s, at + 1).is_some() {
+        at += 3;
         at += run(&s[at..], bits);
-        if s.get(at) == Some(&b'%') && hex_pair(s, at + 1).is_some() {
-            at += 3;
-        } else {
-            return at;
-        }
     }
+    at
+}
+
+const fn splat(b: u8) -> u64 {
+    u64::from_ne_bytes([b; 8])
+}
+
+/// Which bytes of a word are `b`: the lowest bit set is in the first of them. Nothing is said of those
+/// behind it.
+#[inline]
+pub(crate) const fn hits(word: u64, b: u8) -> u64 {
+    let zero = word ^ splat(b);
+    zero.wrapping_sub(splat(1)) & !zero & splat(0x80)
+}
+
+/// Index of the first byte of a little-endian word that [`hits`] tells.
+#[inline]
+pub(crate) const fn first_hit(hits: u64) -> usize {
+    (hits.trailing_zeros() / 8) as usize
+}
+
+/// Index of the first control character, tabs among them (0x7f not).
+#[inline]
+pub(crate) fn find_control(s: &[u8]) -> Option<usize> {
+    let (blocks, tail) = s.as_chunks::<16>();
+    let mut at = 0;
+    for block in blocks {
+        // Without a branch a byte, so that it becomes a few instructions.
+        if block.iter().fold(false, |any, b| any | (*b < b' ')) {
+            let (words, _) = block.as_chunks::<8>();
+            let below = |word: [u8; 8]| {
+                let word = u64::from_le_bytes(word);
+                word.wrapping_sub(splat(b' ')) & !word & splat(0x80)
+            };
+            let low = below(words[0]);
+            return Some(if low != 0 {
+                at + first_hit(low)
+            } else {
+                at + 8 + first_hit(below(words[1]))
+            });
+        }
+        at += 16;
+    }
+    let i = tail.iter().position(|b| *b < b' ')?;
+    Some(at + i)
+}
+
+/// Index of the first byte that is one of `of`. For texts of some tens of bytes, where calling a searcher
+/// made for long ones costs more than the search.
+#[inline]
+pub(crate) fn find<const N: usize>(s: &[u8], of: [u8; N]) -> Option<usize> {
+    let any = |chunk: &[u8; 8]| {
+        let word = u64::from_le_bytes(*chunk);
+        of.iter().fold(0, |all, b| all | hits(word, *b))
+    };
+    let (chunks, tail) = s.as_chunks::<8>();
+    let mut at = 0;
+    for chunk in chunks {
+        let hits = any(chunk);
+        if hits != 0 {
+            return Some(at + first_hit(hits));
+        }
+        at += 8;
+    }
+    let i = tail.iter().position(|b| of.contains(b))?;
+    Some(at + i)
 }
 
 /// Length of what may be `user` at the start of `s`.
@@ -179,7 +249,7 @@ pub(crate) fn trim_start(s: &str) -> &str {
 /// What is before and behind the first `at`, an ASCII byte.
 pub(crate) fn split(s: &str, at: u8) -> Option<(&str, &str)> {
     debug_assert!(at.is_ascii());
-    let i = s.bytes().position(|b| b == at)?;
+    let i = find(s.as_bytes(), [at])?;
     Some((&s[..i], &s[i + 1..]))
 }
 
@@ -189,16 +259,27 @@ pub(crate) fn strip(s: &str, first: u8) -> Option<&str> {
     (s.as_bytes().first() == Some(&first)).then(|| &s[1..])
 }
 
+/// Whether `s` begins with `name`, whatever the case of letters.
+#[inline]
+pub(crate) fn begins_with(s: &[u8], name: &[u8]) -> bool {
+    let Some(start) = s.get(..name.len()) else {
+        return false;
+    };
+    // Most that differ do in the first letter, and most that do not are spelt the same.
+    start.first().map(|b| b | 0x20) == name.first().map(|b| b | 0x20)
+        && (start == name || start.eq_ignore_ascii_case(name))
+}
+
 /// `s` begins with a quotation mark: the index behind the closing one.
 pub(crate) fn quoted_end(s: &[u8]) -> Option<usize> {
     let mut i = 1;
     loop {
-        match s.get(i)? {
+        i += find(s.get(i..)?, [b'"', b'\\', b'\r', b'\n'])?;
+        match s[i] {
             b'"' => return Some(i + 1),
-            // Not even escaped (§25.1 quoted-pair).
-            b'\r' | b'\n' => return None,
             b'\\' if !matches!(s.get(i + 1), Some(b'\r' | b'\n')) => i += 2,
-            _ => i += 1,
+            // CR and LF are not allowed, not even escaped (§25.1 quoted-pair).
+            _ => return None,
         }
     }
 }
@@ -238,7 +319,12 @@ pub(crate) fn value_len(s: &[u8]) -> Option<usize> {
     if s.first() == Some(&b'"') {
         return quoted_end(s);
     }
-    Some(run(s, VALUE))
+    Some(bare_value_len(s))
+}
+
+/// As [`value_len`], where it is not quoted: 0 where it is.
+pub(crate) fn bare_value_len(s: &[u8]) -> usize {
+    run(s, VALUE)
 }
 
 /// Index of the first byte from `at` on that is neither space nor tab.
@@ -253,13 +339,13 @@ pub(crate) fn skip_blanks(s: &[u8], mut at: usize) -> usize {
 /// brackets do not count (RFC 3261 §7.3.1).
 fn comma(s: &[u8]) -> Option<usize> {
     // Most lists are of one.
-    memchr::memchr(b',', s)?;
+    find(s, [b','])?;
     let mut i = 0;
     while i < s.len() {
         match s[i] {
             b',' => return Some(i),
             b'"' => i += quoted_end(&s[i..])?,
-            b'<' => i += memchr::memchr(b'>', &s[i..])? + 1,
+            b'<' => i += find(&s[i..], [b'>'])? + 1,
             _ => i += 1,
         }
     }
@@ -302,18 +388,24 @@ impl<'a> Iterator for Commas<'a> {
     }
 }
 
+/// Length of the run of digits at the start of `s`.
+pub(crate) fn digits_len(s: &[u8]) -> usize {
+    s.iter().take_while(|b| b.is_ascii_digit()).count()
+}
+
 /// Digits only, in 64 bits; numbers beyond saturate, so that "too large" can be told from "not a number".
 pub(crate) fn digits(s: &[u8]) -> Option<u64> {
-    if s.is_empty() || !s.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    Some(s.iter().fold(0u64, |n, b| {
-        n.saturating_mul(10).saturating_add(u64::from(b - b'0'))
-    }))
+    let number = s.iter().try_fold(0u64, |n, b| {
+        let digit = b.wrapping_sub(b'0');
+        (digit < 10).then(|| n.saturating_mul(10).saturating_add(u64::from(digit)))
+    })?;
+    (!s.is_empty()).then_some(number)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -346,5 +438,23 @@ mod tests {
         assert_eq!(digits(b"99999999999999999999999"), Some(u64::MAX));
         assert_eq!(digits(b"-1"), None);
         assert_eq!(digits(b""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn searches_find_the_first(
+            s in prop::collection::vec(prop::sample::select(&b"ab;\"\r\n\t\0\x1f \x7f\x80\xff;<"[..]), 0..50)
+                .prop_flat_map(|s| (Just(s), 0usize..40))
+                .prop_map(|(s, plain)| [vec![b'a'; plain], s].concat()),
+        ) {
+            let first = |of: &[u8]| s.iter().position(|b| of.contains(b));
+            prop_assert_eq!(find(&s, [b';']), first(b";"));
+            prop_assert_eq!(find(&s, [b'"', b'<', b'\n']), first(b"\"<\n"));
+            prop_assert_eq!(find_control(&s), s.iter().position(|b| *b < 32));
+            prop_assert_eq!(
+                token_len(&s),
+                s.iter().position(|b| !is_token_byte(*b)).unwrap_or(s.len())
+            );
+        }
     }
 }

@@ -18,6 +18,7 @@ mod edit;
 mod method;
 mod name;
 mod parse;
+mod plain;
 mod print;
 mod read;
 
@@ -120,6 +121,10 @@ impl Span {
         }
     }
 
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
     fn of(self, bytes: &[u8]) -> &[u8] {
         // Spans are only made of offsets into the same bytes; an empty slice instead of a panic all the same.
         bytes
@@ -135,7 +140,7 @@ enum Place {
     Raw,
     /// Received in folded lines: name and line as received, the value unfolded in the edits.
     Unfolded,
-    /// Name and value in the edits; printed as `name: value`.
+    /// All of it in the edits, as the line `name: value` that is printed.
     Edit,
 }
 
@@ -147,7 +152,7 @@ struct Field {
     place: Place,
     /// Length of the name at the start of `line`.
     name_len: u16,
-    /// The whole field with its line end (`Place::Edit`: the name only).
+    /// The whole field with its line end.
     line: Span,
     value: Span,
 }
@@ -183,6 +188,8 @@ pub struct Message {
     body: OnceLock<Bytes>,
     /// Whether it must be printed anew.
     edited: bool,
+    /// The one Content-Length there is says how long the body is, and no edit has touched either.
+    length_kept: bool,
     /// What was wrong with its framing, found while indexing.
     framing: Option<(u16, &'static str)>,
 }

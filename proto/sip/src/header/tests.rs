@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 #[test]
@@ -158,4 +160,52 @@ fn a_parameter_is_not_found_in_another_ones_value_or_name() {
     assert_eq!(p.get("x"), Some(r#"";tag=2 \";tag=3""#));
     assert_eq!(p.to_params().get("x"), Some(r#";tag=2 ";tag=3"#));
     assert_eq!(p.iter().count(), 5);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn what_parses_as_one_value_has_no_comma_that_separates(
+        address in "(\"[a,;<]{0,3}\"|[a ,<]{0,2})[<s]{1,2}[a:@,\"]{0,4}>?(;[a=]{1,3}[\"a,;<> ]{0,5}){0,2}",
+        via in "SIP/2.0/UDP h(:5)?(;[a=]{1,3}[\"a,;<> ]{0,5}){0,2}(, ?SIP/2.0/TCP i)?",
+    ) {
+        if NameAddrRef::parse(&address).is_ok() {
+            prop_assert_eq!(lex::Commas::new(&address).collect::<Vec<_>>(), [lex::trim(&address)]);
+        }
+        if ViaRef::parse(&via).is_ok() {
+            prop_assert_eq!(lex::Commas::new(&via).collect::<Vec<_>>(), [lex::trim(&via)]);
+        }
+    }
+
+    #[test]
+    fn a_parameter_is_found_by_name_as_it_is_by_going_through_all(
+        params in "(;[ ]{0,1}[aAb]{1,2}[ ]{0,1}(=[ ]{0,1}([ab]{1,3}|\"[;=ab ]{0,4}\")[ ]{0,1})?){0,4}",
+        name in "[abA]{1,2}",
+    ) {
+        let value = format!("<sip:h>{params}");
+        let address = NameAddrRef::parse(&value).unwrap();
+        let all = address.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(&name));
+        prop_assert_eq!(
+            address.params.get(&name),
+            all.map(|(_, value)| value.unwrap_or(""))
+        );
+    }
+
+    #[test]
+    fn sent_by_without_white_space_reads_as_with(
+        host in "[a-c.]{0,3}",
+        port in "(:[0-9]{0,6})?",
+        params in "(;[a-c]{1,2})?",
+    ) {
+        let plain = format!("SIP/2.0/UDP {host}{port}{params}");
+        // The white space is in the grammar.
+        let spaced = format!("SIP / 2.0 / UDP {host} {} {params}", port.replacen(':', ": ", 1));
+        match (ViaRef::parse(&plain), ViaRef::parse(&spaced)) {
+            (Ok(plain), Ok(spaced)) => {
+                prop_assert_eq!(plain.to_via(), spaced.to_via());
+            }
+            (plain, spaced) => prop_assert!(plain.is_err() && spaced.is_err()),
+        }
+    }
 }

@@ -30,15 +30,34 @@ impl<'a> ParamsRef<'a> {
     /// Checks that `text` is `*( SEMI name [ EQUAL value ] )` and nothing else.
     fn parse(text: &'a str) -> Result<Self, What> {
         let text = lex::trim(text);
+        let s = text.as_bytes();
         let mut at = 0;
-        while at < text.len() {
-            at = Self::next(text.as_bytes(), at)?.end;
+        while at < s.len() {
+            at = match Self::plain(s, at) {
+                Some(end) => end,
+                None => Self::next(s, at)?.end,
+            };
         }
         Ok(Self { text })
     }
 
-    /// The parameter whose semicolon is at `at`.
+    /// Where the parameter ends whose semicolon is at `at`: one without white space, quotation marks and faults.
     #[inline]
+    fn plain(s: &[u8], at: usize) -> Option<usize> {
+        let name = s[at..].strip_prefix(b";")?;
+        let len = lex::token_len(name);
+        let mut end = at + 1 + len;
+        if let Some(value) = name[len..].strip_prefix(b"=") {
+            let value_len = lex::bare_value_len(value);
+            if value_len == 0 {
+                return None;
+            }
+            end += 1 + value_len;
+        }
+        (len > 0 && matches!(s.get(end), None | Some(b';'))).then_some(end)
+    }
+
+    /// The parameter whose semicolon is at `at`.
     fn next(s: &[u8], at: usize) -> Result<Param, What> {
         if s[at] != b';' {
             return Err("text after the address");
@@ -92,19 +111,30 @@ impl<'a> ParamsRef<'a> {
         while at < s.len() {
             // Checked by `parse`: what is not the name can be jumped over, up to a quoted value.
             let start = lex::skip_blanks(s, at + 1);
-            let matches = s
-                .get(start..start + name.len())
-                .is_some_and(|n| n.eq_ignore_ascii_case(name.as_bytes()));
-            let next = memchr::memchr2(b';', b'"', &s[start..]).map_or(s.len(), |i| start + i);
-            if matches || s.get(next) == Some(&b'"') {
+            if lex::begins_with(&s[start..], name.as_bytes()) {
+                let end = start + name.len();
+                match (s.get(end), s.get(end + 1)) {
+                    (None | Some(b';'), _) => return Some(""),
+                    // Unquoted, and nothing to skip: it ends where its kind of byte does.
+                    (Some(b'='), Some(b)) if !matches!(b, b'"' | b' ' | b'\t') => {
+                        let value = &self.text[end + 1..];
+                        let len = lex::find(value.as_bytes(), [b';', b' ', b'\t']);
+                        return Some(&value[..len.unwrap_or(value.len())]);
+                    }
+                    _ => {}
+                }
                 let param = Self::next(s, at).ok()?;
-                if s[param.name.0..param.name.1].eq_ignore_ascii_case(name.as_bytes()) {
+                if param.name.1 == end {
                     return Some(param.value.map_or("", |(from, to)| &self.text[from..to]));
                 }
                 at = param.end;
-            } else {
-                at = next;
+                continue;
             }
+            at = match lex::find(&s[start..], [b';', b'"']) {
+                Some(i) if s[start + i] == b';' => start + i,
+                Some(_) => Self::next(s, at).ok()?.end,
+                None => return None,
+            };
         }
         None
     }
@@ -160,8 +190,10 @@ impl<'a> NameAddrRef<'a> {
             }
             (&s[..end], rest)
         } else {
-            match memchr::memchr3(b'<', b'"', b';', s.as_bytes()) {
-                Some(at) if s.as_bytes()[at] == b'<' => (lex::trim(&s[..at]), &s[at..]),
+            match lex::find(s.as_bytes(), [b'<', b'"', b';']).map(|at| (at, s.as_bytes()[at])) {
+                Some((at, b'<')) => (lex::trim(&s[..at]), &s[at..]),
+                // Neither a token nor in a URI; and a list would be split by it.
+                Some((_, b'"')) => return Err("quotation mark in the address"),
                 _ => return Self::parse_addr_spec(s),
             }
         };
@@ -173,7 +205,7 @@ impl<'a> NameAddrRef<'a> {
         {
             return Err("display name needs quotation marks");
         }
-        let end = memchr::memchr(b'>', rest.as_bytes()).ok_or("unclosed angle bracket")?;
+        let end = lex::find(rest.as_bytes(), [b'>']).ok_or("unclosed angle bracket")?;
         Ok(Self {
             display,
             uri: &rest[1..end],
@@ -185,12 +217,12 @@ impl<'a> NameAddrRef<'a> {
     /// RFC 3261 §20.10: without angle brackets a semicolon begins a header parameter, and a URI with a
     /// comma or a question mark may not stand.
     fn parse_addr_spec(s: &'a str) -> Result<Self, What> {
-        let end = memchr::memchr3(b';', b' ', b'\t', s.as_bytes()).unwrap_or(s.len());
+        let end = lex::find(s.as_bytes(), [b';', b' ', b'\t']).unwrap_or(s.len());
         let (uri, rest) = s.split_at(end);
         if uri.is_empty() {
             return Err("no address");
         }
-        if memchr::memchr2(b',', b'?', uri.as_bytes()).is_some() {
+        if lex::find(uri.as_bytes(), [b',', b'?']).is_some() {
             return Err("URI needs angle brackets");
         }
         Ok(Self {
@@ -315,6 +347,12 @@ impl<'a> ViaRef<'a> {
 /// The transport token behind `SIP/2.0/`, and the rest from the white space behind it.
 fn sent_protocol(s: &str) -> Result<(&str, &str), What> {
     let bad = "not SIP/2.0";
+    if let Some(rest) = s.strip_prefix("SIP/2.0/") {
+        let end = lex::token_len(rest.as_bytes());
+        if end > 0 {
+            return Ok(rest.split_at(end));
+        }
+    }
     let slash = |s| lex::strip(lex::trim_start(s), b'/').map(lex::trim_start);
     let (name, rest) = s.split_at_checked(3).ok_or(bad)?;
     if !name.eq_ignore_ascii_case("SIP") {
@@ -332,15 +370,18 @@ fn sent_protocol(s: &str) -> Result<(&str, &str), What> {
 /// Host (IPv6 with its brackets), port, and the parameters behind them. The grammar allows white space
 /// around the colon; hardly anybody writes it.
 fn split_sent_by(s: &str) -> Result<(&str, Option<u16>, &str), What> {
-    let end = memchr::memchr(b';', s.as_bytes()).unwrap_or(s.len());
+    if let Some(parts) = split_plain_sent_by(s) {
+        return Ok(parts);
+    }
+    let end = lex::find(s.as_bytes(), [b';']).unwrap_or(s.len());
     let (sent_by, params) = s.split_at(end);
     let sent_by = lex::trim(sent_by);
     let after_bracket = if sent_by.starts_with('[') {
-        memchr::memchr(b']', sent_by.as_bytes()).ok_or("unclosed bracket")?
+        lex::find(sent_by.as_bytes(), [b']']).ok_or("unclosed bracket")?
     } else {
         0
     };
-    let colon = memchr::memchr(b':', &sent_by.as_bytes()[after_bracket..]);
+    let colon = lex::find(&sent_by.as_bytes()[after_bracket..], [b':']);
     let (host, port) = match colon.map(|i| i + after_bracket) {
         None => (sent_by, None),
         Some(colon) => {
@@ -356,4 +397,21 @@ fn split_sent_by(s: &str) -> Result<(&str, Option<u16>, &str), What> {
         Err(UriError("text after host")) => Err("character not allowed in host"),
         Err(e) => Err(e.0),
     }
+}
+
+/// As [`split_sent_by`], where there is neither white space nor a bracket nor a fault.
+fn split_plain_sent_by(s: &str) -> Option<(&str, Option<u16>, &str)> {
+    let bytes = s.as_bytes();
+    let host = lex::host_name_len(bytes);
+    let mut end = host;
+    let mut port = None;
+    if bytes.get(host) == Some(&b':') {
+        let digits = lex::digits_len(&bytes[host + 1..]);
+        end = host + 1 + digits;
+        port = Some(u16::try_from(lex::digits(&bytes[host + 1..end])?).ok()?);
+    }
+    if host == 0 || !matches!(bytes.get(end), None | Some(b';')) {
+        return None;
+    }
+    Some((&s[..host], port, &s[end..]))
 }

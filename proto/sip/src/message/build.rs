@@ -69,6 +69,7 @@ impl Message {
             head_end: 0,
             body: OnceLock::new(),
             edited: true,
+            length_kept: false,
             framing: None,
         }
     }

@@ -53,8 +53,8 @@ impl Message {
 
     /// Removes every field of that name.
     pub fn remove(&mut self, name: HeaderName<'_>) {
+        self.touch(name.id());
         self.retain_from(0, name);
-        self.edited = true;
     }
 
     /// Removes the first *value* of that name (a comma list keeps its rest) and returns it.
@@ -92,6 +92,7 @@ impl Message {
         }
         self.body = OnceLock::from(body);
         self.edited = true;
+        self.length_kept = false;
     }
 
     /// Room for a few edits at once, so that most messages allocate for them once.
@@ -109,24 +110,29 @@ impl Message {
 
     /// As [`Self::make`], for values that need not be text.
     pub(super) fn make_of_bytes(&mut self, header: HeaderName<'_>, value: &[u8]) -> Field {
-        self.edited = true;
         let id = header.id();
-        let written = match header {
-            HeaderName::Other(written) => written,
-            known => known.as_str(),
-        };
-        // Longer names than 16 bits count are ours to begin with; cut, they stay a name.
-        let written = &written.as_bytes()[..written.len().min(u16::MAX as usize)];
-        self.reserve(written.len() + value.len());
+        self.touch(id);
         let start = self.edits.len();
-        self.edits.extend(
-            written
-                .iter()
-                .map(|&b| if lex::is_token_byte(b) { b } else { b'-' }),
-        );
+        let name_len = match header {
+            HeaderName::Other(written) => {
+                // Longer names than 16 bits count are ours to begin with; cut, they stay a name.
+                let written = &written.as_bytes()[..written.len().min(u16::MAX as usize)];
+                self.reserve(written.len() + value.len() + 4);
+                let token = |&b: &u8| if lex::is_token_byte(b) { b } else { b'-' };
+                self.edits.extend(written.iter().map(token));
+                written.len()
+            }
+            known => {
+                let written = known.as_str().as_bytes();
+                self.reserve(written.len() + value.len() + 4);
+                self.edits.extend_from_slice(written);
+                written.len()
+            }
+        };
+        self.edits.extend_from_slice(b": ");
         let mid = self.edits.len();
         let value = trim_ends(value);
-        if memchr::memchr3(b'\r', b'\n', 0, value).is_none() {
+        if lex::find_control(value).is_none() {
             self.edits.extend_from_slice(value);
         } else {
             let keep_nul = nul_is_quoted(value);
@@ -134,39 +140,44 @@ impl Message {
             let clean = |&b: &u8| if unfit(b) { b' ' } else { b };
             self.edits.extend(value.iter().map(clean));
         }
+        let end = self.edits.len();
+        self.edits.extend_from_slice(b"\r\n");
         Field {
             id,
             place: Place::Edit,
-            name_len: u16::try_from(written.len()).unwrap_or(u16::MAX),
-            line: Span::new(start, mid),
-            value: Span::new(mid, self.edits.len()),
+            name_len: u16::try_from(name_len).unwrap_or(u16::MAX),
+            line: Span::new(start, end + 2),
+            value: Span::new(mid, end),
         }
+    }
+
+    /// A field of that name is added, changed or removed: the message is printed anew, and perhaps with
+    /// another Content-Length.
+    fn touch(&mut self, id: name::Id) {
+        self.edited = true;
+        self.length_kept &= id != HeaderName::ContentLength.index();
     }
 
     /// Index of the first field of that name.
     fn first(&self, name: HeaderName<'_>) -> Option<usize> {
-        let id = name.id();
-        self.fields.iter().position(|f| self.is_named(f, name, id))
+        self.find(name, name.id(), 0)
     }
 
-    fn retain_from(&mut self, from: usize, name: HeaderName<'_>) {
+    fn retain_from(&mut self, mut from: usize, name: HeaderName<'_>) {
         let id = name.id();
-        let mut at = from;
-        while at < self.fields.len() {
-            if self.is_named(&self.fields[at], name, id) {
-                self.fields.remove(at);
-            } else {
-                at += 1;
-            }
+        while let Some(at) = self.find(name, id, from) {
+            self.fields.remove(at);
+            from = at;
         }
     }
 
     /// Removes the first value of that name and hands it to `with`; where in the list of fields it was.
     /// Empty fields in front of it go too.
     fn take_front(&mut self, name: HeaderName<'_>, with: impl FnOnce(&str)) -> Option<usize> {
-        let single = name::is_single(name.id());
+        let id = name.id();
+        let single = name::is_single(id);
         while let Some(at) = self.first(name) {
-            self.edited = true;
+            self.touch(id);
             let field = self.fields[at];
             let Ok(value) = std::str::from_utf8(self.value_bytes(&field)) else {
                 // Not text: nothing to return, and nothing to split.
@@ -204,28 +215,31 @@ impl Message {
         let old = self.fields[at];
         let value = self.value_bytes(&old);
         let (name, rest) = (self.name_bytes(&old), &value[skipped..]);
-        let mut edits = Vec::new();
-        edits.extend_from_slice(name);
-        let mid = edits.len();
-        edits.extend_from_slice(rest);
+        let line = [name, b": ", rest, b"\r\n"].concat();
         let start = self.edits.len();
-        self.edits.extend_from_slice(&edits);
+        let (mid, end) = (start + name.len() + 2, start + line.len());
+        self.edits.extend_from_slice(&line);
         self.fields[at] = Field {
             place: Place::Edit,
-            line: Span::new(start, start + mid),
-            value: Span::new(start + mid, self.edits.len()),
+            line: Span::new(start, end),
+            value: Span::new(mid, end - 2),
             ..old
         };
     }
 }
 
 /// Without white space, line ends and NULs at either end.
-fn trim_ends(value: &[u8]) -> &[u8] {
-    let empty = |b: &u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0);
-    let start = value.iter().position(|b| !empty(b)).unwrap_or(value.len());
-    let end = value
-        .iter()
-        .rposition(|b| !empty(b))
-        .map_or(start, |i| i + 1);
-    &value[start..end]
+fn trim_ends(mut value: &[u8]) -> &[u8] {
+    let empty = |b: u8| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | 0);
+    while let [b, rest @ ..] = value
+        && empty(*b)
+    {
+        value = rest;
+    }
+    while let [rest @ .., b] = value
+        && empty(*b)
+    {
+        value = rest;
+    }
+    value
 }

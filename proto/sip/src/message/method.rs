@@ -49,23 +49,32 @@ impl Method {
     /// Parses a token; anything that is a token is a method.
     #[must_use]
     pub fn from_token(token: &str) -> Self {
-        match token {
-            "INVITE" => Self::Invite,
-            "ACK" => Self::Ack,
-            "BYE" => Self::Bye,
-            "CANCEL" => Self::Cancel,
-            "REGISTER" => Self::Register,
-            "OPTIONS" => Self::Options,
-            "PRACK" => Self::Prack,
-            "UPDATE" => Self::Update,
-            "INFO" => Self::Info,
-            "SUBSCRIBE" => Self::Subscribe,
-            "NOTIFY" => Self::Notify,
-            "REFER" => Self::Refer,
-            "MESSAGE" => Self::Message,
-            "PUBLISH" => Self::Publish,
-            other => Self::Other(other.into()),
-        }
+        Self::known(token.as_bytes()).unwrap_or_else(|| Self::Other(token.into()))
+    }
+
+    /// As [`Self::from_token`]; `None` where the bytes are not text.
+    pub(super) fn from_bytes(token: &[u8]) -> Option<Self> {
+        Self::known(token).or_else(|| Some(Self::Other(std::str::from_utf8(token).ok()?.into())))
+    }
+
+    fn known(token: &[u8]) -> Option<Self> {
+        Some(match token {
+            b"INVITE" => Self::Invite,
+            b"ACK" => Self::Ack,
+            b"BYE" => Self::Bye,
+            b"CANCEL" => Self::Cancel,
+            b"REGISTER" => Self::Register,
+            b"OPTIONS" => Self::Options,
+            b"PRACK" => Self::Prack,
+            b"UPDATE" => Self::Update,
+            b"INFO" => Self::Info,
+            b"SUBSCRIBE" => Self::Subscribe,
+            b"NOTIFY" => Self::Notify,
+            b"REFER" => Self::Refer,
+            b"MESSAGE" => Self::Message,
+            b"PUBLISH" => Self::Publish,
+            _ => return None,
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Names of header fields.
 
+use crate::lex;
+
 /// Declares [`HeaderName`] and its tables from one list: variant, long form, compact form.
 macro_rules! names {
     ($($variant:ident = $long:literal $(| $compact:literal)?),+ $(,)?) => {
@@ -22,7 +24,7 @@ macro_rules! names {
             const KNOWN: &'static [HeaderName<'static>] = &[$(HeaderName::$variant),+];
 
             /// Position of a known name in the tables; [`OTHER`] for `Other`.
-            fn index(self) -> Id {
+            pub(super) const fn index(self) -> Id {
                 /// The same variants without fields, so that they number themselves.
                 enum Index { $($variant),+ }
                 match self {
@@ -116,30 +118,65 @@ pub(super) type Id = u8;
 /// Every name that is not known.
 pub(super) const OTHER: Id = u8::MAX;
 
+/// Bytes of a name as words, zeros behind its end. No known name is longer.
+type Words = [u64; 3];
+
+/// Most bytes a name in [`Words`] has.
+const WORDS_LEN: usize = 24;
+
+#[inline]
+const fn words(bytes: &[u8; WORDS_LEN]) -> Words {
+    // Exactly three.
+    let (words, _) = bytes.as_chunks::<8>();
+    [
+        u64::from_le_bytes(words[0]),
+        u64::from_le_bytes(words[1]),
+        u64::from_le_bytes(words[2]),
+    ]
+}
+
+/// `name`, which must not be longer than [`WORDS_LEN`], with zeros behind it.
+const fn padded(name: &[u8]) -> [u8; WORDS_LEN] {
+    let mut bytes = [0; WORDS_LEN];
+    let mut i = 0;
+    while i < name.len() {
+        bytes[i] = name[i];
+        i += 1;
+    }
+    bytes
+}
+
+/// The long forms as words.
+static LONG_WORDS: [Words; COUNT] = {
+    let mut table = [[0; 3]; COUNT];
+    let mut i = 0;
+    while i < COUNT {
+        table[i] = words(&padded(LONG[i].as_bytes()));
+        i += 1;
+    }
+    table
+};
+
 /// Known names in a hash table with open addressing, made at compile time: nearly always one look-up and
 /// one comparison a header line.
 static BUCKETS: [Id; 256] = buckets();
 
-/// Multipliers chosen so that today's names do not collide; a name added later may, and is probed for.
-const MULTIPLIERS: [usize; 5] = [244, 113, 85, 175, 25];
+/// Chosen so that today's names do not collide; a name added later may, and is probed for.
+const MULTIPLIER: u64 = 0x14af_1f57_8b02_d635;
 
-/// Mixes length and four letters; `| 0x20` folds the case of letters and leaves `-` alone.
-const fn hash(name: &[u8]) -> u8 {
-    let n = name.len();
-    let fourth = if n > 3 { 3 } else { n - 1 };
-    let mixed = n * MULTIPLIERS[0]
-        + (name[0] | 0x20) as usize * MULTIPLIERS[1]
-        + (name[n / 2] | 0x20) as usize * MULTIPLIERS[2]
-        + (name[n - 1] | 0x20) as usize * MULTIPLIERS[3]
-        + (name[fourth] | 0x20) as usize * MULTIPLIERS[4];
-    ((mixed >> 3) & 0xff) as u8
+/// Whatever the case of the letters.
+const fn hash(words: &Words) -> u8 {
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    let mixed =
+        (words[0] | CASE) ^ (words[1] | CASE).rotate_left(7) ^ (words[2] | CASE).rotate_left(13);
+    (mixed.wrapping_mul(MULTIPLIER) >> 56) as u8
 }
 
 const fn buckets() -> [Id; 256] {
     let mut table = [OTHER; 256];
     let mut i = 0;
     while i < LONG.len() {
-        let mut slot = hash(LONG[i].as_bytes());
+        let mut slot = hash(&words(&padded(LONG[i].as_bytes())));
         while table[slot as usize] != OTHER {
             slot = slot.wrapping_add(1);
         }
@@ -149,34 +186,91 @@ const fn buckets() -> [Id; 256] {
     table
 }
 
+/// The compact forms by letter, in lower and in upper case.
+static BY_LETTER: [Id; 256] = {
+    let mut table = [OTHER; 256];
+    let mut i = 0;
+    while i < COMPACT.len() {
+        if COMPACT[i] != 0 {
+            table[COMPACT[i] as usize] = i as Id;
+            table[COMPACT[i].to_ascii_uppercase() as usize] = i as Id;
+        }
+        i += 1;
+    }
+    table
+};
+
+/// The known name these words are the long form of; the same as bytes in `name`.
+#[inline]
+fn lookup(words: Words, name: &[u8]) -> Id {
+    let slot = hash(&words);
+    let id = BUCKETS[slot as usize];
+    match LONG_WORDS.get(id as usize) {
+        // As the RFC spells it, mostly. A NUL looks like the end in words, but not in the length.
+        Some(long) if *long == words && LONG[id as usize].len() == name.len() => id,
+        Some(_) => probe(slot, name),
+        None => OTHER,
+    }
+}
+
+/// [`lookup`] from `slot` on, in any case of letters.
+fn probe(mut slot: u8, name: &[u8]) -> Id {
+    loop {
+        let id = BUCKETS[slot as usize];
+        if id == OTHER || LONG[id as usize].as_bytes().eq_ignore_ascii_case(name) {
+            return id;
+        }
+        slot = slot.wrapping_add(1);
+    }
+}
+
 /// The known name these bytes spell, in long or compact form and any case; [`OTHER`] where none.
 pub(super) fn id_of(name: &[u8]) -> Id {
     match name {
+        [c] => BY_LETTER[*c as usize],
         [] => OTHER,
-        [c] => {
-            let c = c.to_ascii_lowercase();
-            // `COMPACT` holds 0 for none, which no one-letter name is after the alphabetic check.
-            match COMPACT.iter().position(|&k| k == c) {
-                Some(i) if c.is_ascii_lowercase() => i as Id,
-                _ => OTHER,
-            }
-        }
-        _ => {
-            let mut slot = hash(name);
-            loop {
-                let id = BUCKETS[slot as usize];
-                if id == OTHER {
-                    return id;
-                }
-                let long = LONG[id as usize].as_bytes();
-                // As the RFC spells it, mostly.
-                if long == name || long.eq_ignore_ascii_case(name) {
-                    return id;
-                }
-                slot = slot.wrapping_add(1);
-            }
-        }
+        _ if name.len() > WORDS_LEN => OTHER,
+        _ => lookup(words(&padded(name)), name),
     }
+}
+
+/// The name at the start of a line and its length; `None` where what is there is no name with its colon right
+/// behind it. `text` may go on beyond the line.
+#[inline]
+pub(super) fn leading(text: &[u8]) -> Option<(Id, usize)> {
+    let Some(bytes) = text.first_chunk::<WORDS_LEN>() else {
+        return leading_rare(text);
+    };
+    let [a, b, c] = words(bytes);
+    // The bytes of a word in front of its first hit.
+    let before = |word: u64, hits: u64| word & (hits ^ (hits - 1)) >> 8;
+    let hits = lex::hits(a, b':');
+    let (len, words) = if hits != 0 {
+        (lex::first_hit(hits), [before(a, hits), 0, 0])
+    } else {
+        let hits = lex::hits(b, b':');
+        if hits != 0 {
+            (8 + lex::first_hit(hits), [a, before(b, hits), 0])
+        } else {
+            let hits = lex::hits(c, b':');
+            if hits == 0 {
+                return leading_rare(text);
+            }
+            (16 + lex::first_hit(hits), [a, b, before(c, hits)])
+        }
+    };
+    match lookup(words, &bytes[..len]) {
+        OTHER => leading_rare(text),
+        id => Some((id, len)),
+    }
+}
+
+/// As [`leading`]: a compact name, an unknown one, one longer than all known ones, and one so near the end of
+/// the message that no words can be read.
+fn leading_rare(text: &[u8]) -> Option<(Id, usize)> {
+    let len = lex::token_len(text);
+    (len > 0 && len <= u16::MAX as usize && text.get(len) == Some(&b':'))
+        .then(|| (id_of(&text[..len]), len))
 }
 
 /// The long form of a known name; empty for [`OTHER`].
@@ -336,8 +430,30 @@ mod tests {
     }
 
     #[test]
+    fn a_line_begins_with_its_name_wherever_the_message_ends() {
+        for name in LONG
+            .iter()
+            .chain(&["i", "X-Y", "An-Unknown-Name-Longer-Than-All"])
+        {
+            for name in [(*name).to_owned(), name.to_ascii_lowercase()] {
+                let found = Some((id_of(name.as_bytes()), name.len()));
+                for behind in ["", " 1\r\n\r\n", " 1:2\r\nVia: SIP/2.0/UDP h\r\n"] {
+                    assert_eq!(leading(format!("{name}:{behind}").as_bytes()), found);
+                    assert_eq!(leading(format!("{name} :{behind}").as_bytes()), None);
+                    assert_eq!(leading(format!(":{name}{behind}").as_bytes()), None);
+                }
+            }
+        }
+        // The words of a name end in zeros; the name does not.
+        assert_eq!(leading(b"Via\0: 1                      "), None);
+        // Not letters that differ in case, though their bytes differ as those do.
+        assert_eq!(leading(b"Call\rID: 1                      "), None);
+        assert_eq!(leading(b"CSeq                            "), None);
+    }
+
+    #[test]
     fn unknown_names_stay_themselves() {
-        for name in ["X-Custom", "z", "", "Vias", "Vi", "\0", "!"] {
+        for name in ["X-Custom", "z", "", "Vias", "Vi", "Via\0", "\0", "!"] {
             assert_eq!(HeaderName::of(name), HeaderName::Other(name));
         }
         assert_eq!(HeaderName::Other("v").id(), HeaderName::Via.id());

@@ -4,15 +4,15 @@ use std::sync::OnceLock;
 
 use bytes::{Buf, Bytes};
 
-use super::name;
 use super::{
-    Field, HeaderName, Kind, Limits, Message, Method, ParseError, Place, Span, StatusCode,
+    Field, HeaderName, Kind, Limits, Message, Method, ParseError, Place, Span, StatusCode, name,
+    plain,
 };
 use crate::header::split_cseq;
 use crate::lex;
 
 /// A framing defect: the status it deserves, and why.
-type Fault = (u16, &'static str);
+pub(super) type Fault = (u16, &'static str);
 
 const BARE: Fault = (400, "bare CR or LF in the header section");
 const NUL: Fault = (400, "NUL in the header section");
@@ -84,46 +84,30 @@ impl Message {
         if u32::try_from(bytes.len()).is_err() {
             return Err(ParseError::TooLarge("message beyond 4 GiB"));
         }
-        let head = &bytes[..bytes.len().min(limits.head)];
-        let Some(first) = line(head, 0) else {
-            return Err(if head.len() < bytes.len() {
-                ParseError::TooLarge("start line")
-            } else {
-                ParseError::NotSip("no line end")
-            });
+        let size = bytes.len();
+        let head = &bytes[..size.min(limits.head)];
+        let index = match plain::index(head, limits) {
+            Some(index) => index,
+            None => Index::of(head, head.len() < size, limits)?,
         };
-        let start = StartParts::parse(&head[..first.end])?;
-        let mut scan = Scan {
-            head,
-            truncated: head.len() < bytes.len(),
-            max_fields: limits.headers,
-            fields: Vec::with_capacity(24),
-            edits: Vec::new(),
-            fault: start.fault,
-            rewritten: false,
-            folded: false,
-            cut: false,
-        };
-        let head_end = scan.fields(first.next);
-        scan.finish();
-        let (text, place) = scan.start_line(&first, start.text);
-        let (size, cut) = (bytes.len(), scan.cut);
+        let cut = index.cut;
         let mut message = Self {
-            start: place,
-            edited: scan.rewritten,
-            framing: scan.fault,
-            fields: scan.fields,
-            edits: scan.edits,
-            kind: start.kind,
-            method: start.method,
-            text,
-            start_end: Span::new(0, first.next).end,
-            head_end: Span::new(0, head_end).end,
+            start: index.start,
+            edited: index.rewritten,
+            framing: index.fault,
+            fields: index.fields,
+            edits: index.edits,
+            kind: index.kind,
+            method: index.method,
+            text: index.text,
+            start_end: Span::new(0, index.start_end).end,
+            head_end: Span::new(0, index.head_end).end,
             body: OnceLock::new(),
+            length_kept: false,
             raw: bytes,
         };
         if cut {
-            message.raw.truncate(head_end);
+            message.raw.truncate(message.head_end as usize);
         }
         message.frame_body(size, limits);
         if let Kind::Response(_) = message.kind {
@@ -139,7 +123,8 @@ impl Message {
     /// no number in a message can wrap.
     fn frame_body(&mut self, size: usize, limits: &Limits) {
         let present = self.raw.len() - self.head_end as usize;
-        let fault = match self.content_length() {
+        let length = self.content_length();
+        let fault = match length {
             Err(fault) => Some(fault),
             Ok(None) => None,
             Ok(Some(length)) if length > present as u64 => Some(if length > limits.body as u64 {
@@ -156,9 +141,11 @@ impl Message {
                 None
             }
         };
+        let body = self.raw.len() - self.head_end as usize;
+        self.length_kept = length == Ok(Some(body as u64));
         let fault = if size > limits.message {
             Some(MESSAGE_SIZE)
-        } else if self.raw.len() - self.head_end as usize > limits.body {
+        } else if body > limits.body {
             Some(BODY_SIZE)
         } else {
             fault
@@ -183,16 +170,75 @@ impl Message {
     }
 }
 
+/// What parsing finds in the head.
+pub(super) struct Index {
+    pub(super) kind: Kind,
+    pub(super) method: Method,
+    pub(super) text: Span,
+    pub(super) start: Place,
+    /// Where the start line ends, line end included.
+    pub(super) start_end: usize,
+    /// Where the body begins.
+    pub(super) head_end: usize,
+    pub(super) fields: Vec<Field>,
+    pub(super) edits: Vec<u8>,
+    pub(super) fault: Option<Fault>,
+    /// As in [`Scan`].
+    pub(super) rewritten: bool,
+    pub(super) cut: bool,
+}
+
+impl Index {
+    /// Any head. `truncated`: it was cut at its limit.
+    pub(super) fn of(head: &[u8], truncated: bool, limits: &Limits) -> Result<Self, ParseError> {
+        let Some(first) = line(head, 0) else {
+            return Err(if truncated {
+                ParseError::TooLarge("start line")
+            } else {
+                ParseError::NotSip("no line end")
+            });
+        };
+        let start = StartParts::parse(&head[..first.end])?;
+        let mut scan = Scan {
+            head,
+            truncated,
+            max_fields: limits.headers,
+            fields: Vec::with_capacity(24),
+            edits: Vec::new(),
+            fault: start.fault,
+            rewritten: false,
+            folded: false,
+            cut: false,
+        };
+        let head_end = scan.fields(first.next);
+        scan.finish();
+        let (text, place) = scan.start_line(&first, start.text);
+        Ok(Self {
+            kind: start.kind,
+            method: start.method,
+            text,
+            start: place,
+            start_end: first.next,
+            head_end,
+            fields: scan.fields,
+            edits: scan.edits,
+            fault: scan.fault,
+            rewritten: scan.rewritten,
+            cut: scan.cut,
+        })
+    }
+}
+
 /// What the start line says.
-struct StartParts {
-    kind: Kind,
-    method: Method,
-    text: Span,
-    fault: Option<Fault>,
+pub(super) struct StartParts {
+    pub(super) kind: Kind,
+    pub(super) method: Method,
+    pub(super) text: Span,
+    pub(super) fault: Option<Fault>,
 }
 
 impl StartParts {
-    fn parse(line: &[u8]) -> Result<Self, ParseError> {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, ParseError> {
         if line
             .get(..4)
             .is_some_and(|s| s.eq_ignore_ascii_case(b"SIP/"))
@@ -433,10 +479,16 @@ impl Scan<'_> {
             }
             if field.place == Place::Edit {
                 let name = &head[field.line.start as usize..][..field.name_len as usize];
-                field.line = append(&mut self.edits, name);
+                let start = self.edits.len();
+                self.edits.extend_from_slice(name);
+                self.edits.extend_from_slice(b": ");
+                field.value = unfold(&mut self.edits, value);
+                self.edits.extend_from_slice(b"\r\n");
+                field.line = Span::new(start, self.edits.len());
                 self.rewritten = true;
+            } else {
+                field.value = unfold(&mut self.edits, value);
             }
-            field.value = unfold(&mut self.edits, value);
             self.fields[i] = field;
         }
     }
@@ -451,12 +503,6 @@ impl Scan<'_> {
         }
         (text, Place::Raw)
     }
-}
-
-fn append(edits: &mut Vec<u8>, bytes: &[u8]) -> Span {
-    let start = edits.len();
-    edits.extend_from_slice(bytes);
-    Span::new(start, edits.len())
 }
 
 /// Writes the value on one line: each fold, and each CR, LF or NUL that has no business there, becomes one

@@ -3,8 +3,14 @@
 
 use bytes::Bytes;
 
-use super::{HeaderName, Kind, Message, Place, Span};
+use super::{Field, HeaderName, Kind, Message, Place, Span, name};
 use crate::lex;
+
+const END: &[u8] = b"\r\n";
+const REQUEST_END: &[u8] = b" SIP/2.0\r\n";
+const RESPONSE_START: &[u8] = b"SIP/2.0 ";
+const LENGTH_NAME: &[u8] = b"Content-Length: ";
+const CONTENT_LENGTH: name::Id = HeaderName::ContentLength.index();
 
 /// Writes bytes as decimal digits; `usize` has at most 20.
 struct Decimal {
@@ -32,32 +38,39 @@ impl Decimal {
     }
 }
 
-/// Consecutive received bytes are written at once.
-struct Run<'r, F> {
+/// Consecutive bytes of one source are written at once.
+struct Run<'r> {
     raw: &'r [u8],
+    edits: &'r [u8],
+    /// What `pending` is a span of.
+    source: &'r [u8],
+    /// Still to be written.
     pending: Span,
-    write: F,
+    out: Vec<u8>,
 }
 
-impl<F: FnMut(&[u8])> Run<'_, F> {
-    fn raw(&mut self, span: Span) {
-        if self.pending.end == span.start {
-            self.pending.end = span.end;
+impl Run<'_> {
+    fn line(&mut self, field: &Field) {
+        let source = match field.place {
+            Place::Raw | Place::Unfolded => self.raw,
+            Place::Edit => self.edits,
+        };
+        if self.pending.end == field.line.start && std::ptr::eq(self.source, source) {
+            self.pending.end = field.line.end;
         } else {
             self.flush();
-            self.pending = span;
+            self.source = source;
+            self.pending = field.line;
         }
     }
 
     fn text(&mut self, bytes: &[u8]) {
         self.flush();
-        (self.write)(bytes);
+        self.out.extend_from_slice(bytes);
     }
 
     fn flush(&mut self) {
-        if self.pending.end > self.pending.start {
-            (self.write)(self.pending.of(self.raw));
-        }
+        self.out.extend_from_slice(self.pending.of(self.source));
         self.pending = Span::default();
     }
 }
@@ -68,23 +81,50 @@ impl Message {
     /// An unedited message without Content-Length (allowed over UDP) is given one too.
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let keeps_length = self.keeps_length();
-        if !self.edited && keeps_length {
+        let length = if self.length_kept || self.says_length() {
+            None
+        } else {
+            Some(Decimal::new(self.body_len()))
+        };
+        if !self.edited && length.is_none() {
             return self.raw.clone();
         }
-        let mut size = 0;
-        self.emit(keeps_length, |bytes| size += bytes.len());
-        // Exact, so that `Bytes` takes the buffer over as it is.
-        let mut out = Vec::with_capacity(size);
-        self.emit(keeps_length, |bytes| out.extend_from_slice(bytes));
-        debug_assert_eq!(out.len(), size);
-        Bytes::from(out)
+        let drop_length = length.is_some();
+        let kept = self
+            .fields
+            .iter()
+            .filter(|f| !(f.id == CONTENT_LENGTH && drop_length));
+        let lines: usize = kept.clone().map(|f| f.line.len()).sum();
+        let new = length.as_ref().map_or(0, |digits| {
+            LENGTH_NAME.len() + digits.as_bytes().len() + END.len()
+        });
+        let size = self.start_len() + lines + new + END.len() + self.body_len();
+        let mut run = Run {
+            raw: &self.raw,
+            edits: &self.edits,
+            source: &self.raw,
+            pending: Span::default(),
+            // Exact, so that `Bytes` takes the buffer over as it is.
+            out: Vec::with_capacity(size),
+        };
+        self.write_start(&mut run);
+        for field in kept {
+            run.line(field);
+        }
+        if let Some(digits) = &length {
+            run.text(LENGTH_NAME);
+            run.text(digits.as_bytes());
+            run.text(END);
+        }
+        run.text(END);
+        run.text(self.body_bytes());
+        debug_assert_eq!(run.out.len(), size);
+        Bytes::from(run.out)
     }
 
     /// Whether the one Content-Length there is says how long the body is.
-    fn keeps_length(&self) -> bool {
-        let id = HeaderName::ContentLength.id();
-        let mut found = self.fields.iter().filter(|f| f.id == id);
+    fn says_length(&self) -> bool {
+        let mut found = self.fields.iter().filter(|f| f.id == CONTENT_LENGTH);
         match (found.next(), found.next()) {
             (Some(field), None) => {
                 lex::digits(self.value_bytes(field)) == Some(self.body_len() as u64)
@@ -93,63 +133,40 @@ impl Message {
         }
     }
 
-    /// Hands the message to `write` piece by piece.
-    fn emit(&self, keeps_length: bool, write: impl FnMut(&[u8])) {
-        let mut run = Run {
-            raw: &self.raw,
-            pending: Span::default(),
-            write,
-        };
-        self.emit_start(&mut run);
-        for field in &self.fields {
-            if !keeps_length && field.id == HeaderName::ContentLength.id() {
-                continue;
+    /// Length of what [`Self::write_start`] writes.
+    fn start_len(&self) -> usize {
+        match (self.start, self.kind) {
+            (Place::Raw | Place::Unfolded, _) => self.start_end as usize,
+            (Place::Edit, Kind::Request) => {
+                self.method.as_str().len() + 1 + self.text.len() + REQUEST_END.len()
             }
-            match field.place {
-                Place::Raw | Place::Unfolded => run.raw(field.line),
-                Place::Edit => {
-                    run.text(self.name_bytes(field));
-                    run.text(b": ");
-                    run.text(self.value_bytes(field));
-                    run.text(b"\r\n");
-                }
+            (Place::Edit, Kind::Response(_)) => {
+                RESPONSE_START.len() + 3 + 1 + self.text.len() + END.len()
             }
         }
-        if !keeps_length {
-            run.text(b"Content-Length: ");
-            run.text(Decimal::new(self.body_len()).as_bytes());
-            run.text(b"\r\n");
-        }
-        run.text(b"\r\n");
-        if let Some(body) = self.body.get() {
-            run.text(body);
-        } else {
-            run.raw(Span::new(self.head_end as usize, self.raw.len()));
-        }
-        run.flush();
     }
 
-    fn emit_start<F: FnMut(&[u8])>(&self, run: &mut Run<'_, F>) {
-        if self.start == Place::Raw {
-            run.raw(Span {
-                start: 0,
-                end: self.start_end,
-            });
-            return;
-        }
-        match self.kind {
-            Kind::Request => {
+    fn write_start(&self, run: &mut Run<'_>) {
+        match (self.start, self.kind) {
+            (Place::Raw | Place::Unfolded, _) => {
+                run.pending = Span {
+                    start: 0,
+                    end: self.start_end,
+                };
+            }
+            (Place::Edit, Kind::Request) => {
                 run.text(self.method.as_str().as_bytes());
                 run.text(b" ");
                 run.text(self.start_text());
-                run.text(b" SIP/2.0\r\n");
+                run.text(REQUEST_END);
             }
-            Kind::Response(status) => {
-                run.text(b"SIP/2.0 ");
+            (Place::Edit, Kind::Response(status)) => {
+                run.text(RESPONSE_START);
+                // Three digits: 100 to 699.
                 run.text(Decimal::new(usize::from(status.get())).as_bytes());
                 run.text(b" ");
                 run.text(self.start_text());
-                run.text(b"\r\n");
+                run.text(END);
             }
         }
     }

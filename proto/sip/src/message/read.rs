@@ -115,12 +115,22 @@ impl Message {
                     .eq_ignore_ascii_case(name.as_str().as_bytes()))
     }
 
+    /// Index of the first field from `from` on that has the name, whose id is `id`.
+    #[inline]
+    pub(super) fn find(&self, name: HeaderName<'_>, id: name::Id, from: usize) -> Option<usize> {
+        let mut fields = self.fields.get(from..)?.iter();
+        let at = if id == name::OTHER {
+            fields.position(|f| self.is_named(f, name, id))
+        } else {
+            fields.position(|f| f.id == id)
+        };
+        at.map(|at| from + at)
+    }
+
     /// Value of the first header field of that name, unfolded bytes trimmed; `None` where absent or not UTF-8.
     #[must_use]
     pub fn header(&self, name: HeaderName<'_>) -> Option<&str> {
-        let id = name.id();
-        let field = self.fields.iter().find(|f| self.is_named(f, name, id))?;
-        self.value_text(field)
+        self.value_text(&self.fields[self.find(name, name.id(), 0)?])
     }
 
     /// Values of all header fields of that name, one item a field line (comma lists not split).
@@ -157,7 +167,7 @@ impl Message {
     /// # Errors
     /// Absent or malformed.
     pub fn cseq(&self) -> Result<CSeq, HeaderError> {
-        CSeq::parse(self.required(HeaderName::CSeq, "CSeq")?)
+        CSeq::parse(self.required(HeaderName::CSeq.index(), "CSeq")?)
     }
 
     /// From.
@@ -165,7 +175,7 @@ impl Message {
     /// # Errors
     /// Absent or malformed.
     pub fn from(&self) -> Result<NameAddr, HeaderError> {
-        NameAddr::parse_as("From", self.required(HeaderName::From, "From")?)
+        NameAddr::parse_as("From", self.required(HeaderName::From.index(), "From")?)
     }
 
     /// To.
@@ -173,7 +183,7 @@ impl Message {
     /// # Errors
     /// Absent or malformed.
     pub fn to(&self) -> Result<NameAddr, HeaderError> {
-        NameAddr::parse_as("To", self.required(HeaderName::To, "To")?)
+        NameAddr::parse_as("To", self.required(HeaderName::To.index(), "To")?)
     }
 
     /// From, read in place; its URI is not looked into.
@@ -181,7 +191,7 @@ impl Message {
     /// # Errors
     /// Absent or malformed.
     pub fn from_ref(&self) -> Result<NameAddrRef<'_>, HeaderError> {
-        NameAddrRef::parse(self.required(HeaderName::From, "From")?)
+        NameAddrRef::parse(self.required(HeaderName::From.index(), "From")?)
             .map_err(|what| HeaderError::Malformed("From", what))
     }
 
@@ -190,7 +200,7 @@ impl Message {
     /// # Errors
     /// Absent or malformed.
     pub fn to_ref(&self) -> Result<NameAddrRef<'_>, HeaderError> {
-        NameAddrRef::parse(self.required(HeaderName::To, "To")?)
+        NameAddrRef::parse(self.required(HeaderName::To.index(), "To")?)
             .map_err(|what| HeaderError::Malformed("To", what))
     }
 
@@ -207,8 +217,9 @@ impl Message {
     /// # Errors
     /// Absent or malformed.
     pub fn top_via_ref(&self) -> Result<ViaRef<'_>, HeaderError> {
-        let first = self.required(HeaderName::Via, "Via")?;
-        ViaRef::parse(Commas::new(first).next().unwrap_or(""))
+        let list = self.required(HeaderName::Via.index(), "Via")?;
+        // Mostly the field has one value, and what parses as one needs no search for a comma.
+        ViaRef::parse(list).or_else(|_| ViaRef::parse(Commas::new(list).next().unwrap_or("")))
     }
 
     /// Contact values (`*` is a `NameAddr` whose uri is `*`).
@@ -250,10 +261,10 @@ impl Message {
     /// Present and not a number up to 2^32-1.
     pub fn number(&self, name: HeaderName<'_>) -> Result<Option<u32>, HeaderError> {
         let id = name.id();
-        let Some(field) = self.fields.iter().find(|f| self.is_named(f, name, id)) else {
+        let Some(at) = self.find(name, id, 0) else {
             return Ok(None);
         };
-        let mut value = self.value_bytes(field);
+        let mut value = self.value_bytes(&self.fields[at]);
         if matches!(
             name,
             HeaderName::SessionExpires | HeaderName::MinSe | HeaderName::RetryAfter
@@ -301,15 +312,21 @@ impl Message {
             .get_or_init(|| self.raw.slice(self.head_end as usize..))
     }
 
-    /// Length of the body in bytes, without making a handle to it.
-    pub(super) fn body_len(&self) -> usize {
-        self.body
-            .get()
-            .map_or(self.raw.len() - self.head_end as usize, Bytes::len)
+    /// The body, without making a handle to it.
+    pub(super) fn body_bytes(&self) -> &[u8] {
+        match self.body.get() {
+            Some(body) => body,
+            None => &self.raw[self.head_end as usize..],
+        }
     }
 
-    fn required(&self, name: HeaderName<'_>, long: &'static str) -> Result<&str, HeaderError> {
-        let id = name.id();
+    /// Length of the body in bytes.
+    pub(super) fn body_len(&self) -> usize {
+        self.body_bytes().len()
+    }
+
+    /// `id`: of a known name.
+    fn required(&self, id: name::Id, long: &'static str) -> Result<&str, HeaderError> {
         let field = self
             .fields
             .iter()

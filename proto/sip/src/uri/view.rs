@@ -56,7 +56,7 @@ pub(crate) fn scan_host_port(s: &str) -> Result<(&str, Option<u16>, &str), UriEr
     let Some(port) = lex::strip(rest, b':') else {
         return Ok((host, None, rest));
     };
-    let len = port.bytes().take_while(u8::is_ascii_digit).count();
+    let len = lex::digits_len(port.as_bytes());
     let (digits, rest) = port.split_at(len);
     let port = lex::digits(digits.as_bytes())
         .and_then(|n| u16::try_from(n).ok())
@@ -133,6 +133,9 @@ impl<'a> UriRef<'a> {
     /// # Errors
     /// [`UriError`] with what is wrong.
     pub fn parse(s: &'a str) -> Result<Self, UriError> {
+        if let Some((scheme @ ("sip:" | "SIP:"), rest)) = s.split_at_checked(4) {
+            return Self::parse_sip(&scheme[..3], rest);
+        }
         let (scheme, rest) = lex::split(s, b':').ok_or(UriError("no scheme"))?;
         // RFC 3986 §3.1.
         let mut letters = scheme.bytes();
@@ -152,7 +155,7 @@ impl<'a> UriRef<'a> {
 
     fn parse_sip(scheme: &'a str, rest: &'a str) -> Result<Self, UriError> {
         // No `@` may stand unescaped anywhere but behind the user info (§25.1).
-        let (userinfo, rest) = match memchr::memchr(b'@', rest.as_bytes()) {
+        let (userinfo, rest) = match lex::find(rest.as_bytes(), [b'@']) {
             Some(at) => (Some(&rest[..at]), &rest[at + 1..]),
             None => (None, rest),
         };
