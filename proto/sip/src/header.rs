@@ -188,9 +188,9 @@ impl CSeq {
 /// Number and method token of a CSeq.
 pub(crate) fn split_cseq(s: &str) -> Result<(u32, &str), HeaderError> {
     let bad = |what| HeaderError::Malformed("CSeq", what);
-    let (number, method) = lex::trim(s)
-        .split_once([' ', '\t'])
-        .ok_or(bad("no method"))?;
+    let s = lex::trim(s);
+    let space = lex::find(s.as_bytes(), [b' ', b'\t']).ok_or(bad("no method"))?;
+    let (number, method) = s.split_at(space);
     let number = lex::digits(number.as_bytes()).ok_or(bad("no number"))?;
     // RFC 3261 §8.1.1.5: below 2**31.
     if number >= 1 << 31 {

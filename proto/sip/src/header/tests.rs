@@ -162,6 +162,14 @@ fn a_parameter_is_not_found_in_another_ones_value_or_name() {
     assert_eq!(p.iter().count(), 5);
 }
 
+#[test]
+fn an_asterisk_stands_alone() {
+    assert!(NameAddr::parse(" * ").unwrap().is_star());
+    for s in ["*;q=1", "* x", "<*>", "<*>;expires=0", "\"A\" <*>"] {
+        assert!(NameAddr::parse(s).is_err(), "{s}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 

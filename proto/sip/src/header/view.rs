@@ -222,6 +222,10 @@ impl<'a> NameAddrRef<'a> {
         if uri.is_empty() {
             return Err("no address");
         }
+        if uri == "*" {
+            // §20.10: it stands alone.
+            return Err("text after the asterisk");
+        }
         if lex::find(uri.as_bytes(), [b',', b'?']).is_some() {
             return Err("URI needs angle brackets");
         }
@@ -256,7 +260,7 @@ impl<'a> NameAddrRef<'a> {
     /// `Contact: *`.
     #[must_use]
     pub fn is_star(&self) -> bool {
-        self.uri == "*"
+        self.uri == "*" && !self.bracketed
     }
 
     /// The owned form; fails where the URI does not parse.

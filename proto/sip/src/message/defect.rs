@@ -1,6 +1,6 @@
 //! What is wrong with a message that was framed: the syntax of what every element must read.
 
-use super::{Defect, Field, HeaderName, Kind, MAX_VALUES, Message, Method, name};
+use super::{Defect, Field, HeaderName, Kind, MAX_VALUES, Message, Method, Place, name};
 use crate::header::{HeaderError, NameAddrRef, ViaRef, split_cseq};
 use crate::lex::{self, Commas};
 use crate::uri::UriRef;
@@ -97,9 +97,12 @@ impl Message {
     fn check(&self) -> Result<(), Defect> {
         self.check_counts()?;
         let mut counts = Counts::default();
+        // Looked at once for all fields, where it is text as a whole.
+        let head = self.raw.get(..self.head_end as usize);
+        let head = head.and_then(|head| std::str::from_utf8(head).ok());
         for field in &self.fields {
             if field.id != name::OTHER {
-                self.check_field(field, &mut counts)?;
+                self.check_field(field, head, &mut counts)?;
             }
         }
         if counts.via == 0 {
@@ -135,10 +138,19 @@ impl Message {
         Ok(())
     }
 
-    fn check_field(&self, field: &Field, counts: &mut Counts) -> Result<(), Defect> {
+    /// `head`: the received one, where it is text.
+    fn check_field(
+        &self,
+        field: &Field,
+        head: Option<&str>,
+        counts: &mut Counts,
+    ) -> Result<(), Defect> {
         use HeaderName as H;
-        let value = self.value_bytes(field);
-        let value = || std::str::from_utf8(value);
+        let in_head = || match field.place {
+            Place::Raw => head?.get(field.value.start as usize..field.value.end as usize),
+            Place::Unfolded | Place::Edit => None,
+        };
+        let value = || in_head().map_or_else(|| std::str::from_utf8(self.value_bytes(field)), Ok);
         match HeaderName::by_id(field.id) {
             H::Via => check_vias(
                 value().map_err(|_| bad("Via is not UTF-8"))?,

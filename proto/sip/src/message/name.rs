@@ -24,6 +24,7 @@ macro_rules! names {
             const KNOWN: &'static [HeaderName<'static>] = &[$(HeaderName::$variant),+];
 
             /// Position of a known name in the tables; [`OTHER`] for `Other`.
+            #[inline]
             pub(super) const fn index(self) -> Id {
                 /// The same variants without fields, so that they number themselves.
                 enum Index { $($variant),+ }
@@ -385,6 +386,7 @@ impl<'a> HeaderName<'a> {
     }
 
     /// Position in the tables. `Other` with the characters of a known name is that name.
+    #[inline]
     pub(super) fn id(self) -> Id {
         match self {
             Self::Other(name) => id_of(name.as_bytes()),
