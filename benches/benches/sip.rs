@@ -16,6 +16,12 @@ fn messages(c: &mut Criterion) {
     group.bench_function("invite parse", |b| {
         b.iter(|| Message::parse(black_box(invite.clone()), &limits));
     });
+    group.bench_function("invite parse, print", |b| {
+        b.iter(|| {
+            let m = Message::parse(black_box(invite.clone()), &limits).expect("an INVITE");
+            m.to_bytes()
+        });
+    });
     group.bench_function("invite parse, check", |b| {
         b.iter(|| {
             let m = Message::parse(black_box(invite.clone()), &limits).expect("an INVITE");
