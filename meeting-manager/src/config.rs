@@ -266,7 +266,7 @@ impl Config {
         Ok(())
     }
 
-    /// What the core is told. `sent_by` is `host[:port]` for our Via.
+    /// What the core is told. `sent_by` is `host[:port]` for our Via, whatever the transport.
     ///
     /// # Errors
     /// [`Invalid`] for the first setting that cannot be.
@@ -315,6 +315,7 @@ impl Config {
             domain: self.domain.clone(),
             aliases: self.aliases.clone(),
             sent_by: sent_by.to_owned(),
+            sent_by_stream: sent_by.to_owned(),
             trusted: networks(&self.trusted_networks)?,
             meetings,
             first_call: self.first_call.creates.then(|| self.first_call.core()),

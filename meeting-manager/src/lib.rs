@@ -36,6 +36,11 @@ use switches::Switches;
 /// Inputs of the loop that may wait; who answers waits for room.
 const INPUTS: usize = 4_096;
 
+/// What may be queued to one registrar. Every subscriber of a meeting is behind it, and a change or a takeover
+/// tells all of them at once: 1,000 of them have about 16 kB each under way then.
+const WRITE_QUEUE: usize = 16_384;
+const WRITE_QUEUE_BYTES: usize = 64 << 20;
+
 /// How long the first look at the store may take.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
@@ -95,12 +100,21 @@ impl MeetingManager {
     pub async fn start(config: Config, store: Arc<dyn Store>) -> Result<Self, StartError> {
         config.check()?;
         metrics::describe();
-        let (transports, sip) = Transports::bind(&listeners(&config), None, Options::default())?;
+        let options = Options {
+            write_queue: WRITE_QUEUE,
+            write_queue_bytes: WRITE_QUEUE_BYTES,
+            ..Options::default()
+        };
+        let (transports, sip) = Transports::bind(&listeners(&config), None, options)?;
         let advertised = advertised(&config, &transports);
-        let sent_by = advertised
-            .first()
-            .map_or_else(|| "127.0.0.1".to_owned(), |(_, a)| a.to_string());
-        let mut focus_config = config.focus(&sent_by)?;
+        let sent_by = |wanted: &str| {
+            let address = advertised.iter().find(|(transport, _)| transport == wanted);
+            address
+                .or(advertised.first())
+                .map_or_else(|| "127.0.0.1".to_owned(), |(_, a)| a.to_string())
+        };
+        let mut focus_config = config.focus(&sent_by("udp"))?;
+        focus_config.sent_by_stream = sent_by("tcp");
         // Calls may name this machine, where no registrar has rewritten them.
         focus_config
             .aliases

@@ -100,6 +100,17 @@ pub(crate) struct Load {
     pub(crate) draining: bool,
 }
 
+/// The meeting a request would enter, as it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entered {
+    /// It is to be made.
+    New,
+    /// Nobody is in it, or about to be; some watch it.
+    Empty,
+    /// It has participants.
+    Running,
+}
+
 /// Whether a request comes from a registrar.
 pub(crate) fn is_trusted(config: &FocusConfig, remote: IpAddr) -> bool {
     let remote = remote.to_canonical();
@@ -204,28 +215,25 @@ pub(crate) fn may_enter(target: &Target, who: &Identity) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Whether this member takes one more dialog, in a new meeting or in one it serves.
+/// Whether this member takes one more dialog, in a meeting that is `entered`.
 ///
 /// # Errors
 /// 503 with Retry-After.
-pub(crate) fn has_room(
-    config: &FocusConfig,
-    load: Load,
-    is_new_meeting: bool,
-) -> Result<(), Refusal> {
+pub(crate) fn has_room(config: &FocusConfig, load: Load, entered: Entered) -> Result<(), Refusal> {
     if load.dialogs >= config.max_dialogs {
         return Err(Refusal::unavailable(
             "This server carries as many calls as it can",
             RETRY_FULL,
         ));
     }
-    if is_new_meeting && load.draining {
+    // One that only waits for people would keep this server from its end as a new one would.
+    if entered != Entered::Running && load.draining {
         return Err(Refusal::unavailable(
             "This server is about to stop and takes no new meeting",
             RETRY_FULL,
         ));
     }
-    if is_new_meeting && load.meetings >= config.max_meetings {
+    if entered == Entered::New && load.meetings >= config.max_meetings {
         return Err(Refusal::unavailable(
             "This server carries as many meetings as it can",
             RETRY_FULL,

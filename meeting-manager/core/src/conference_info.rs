@@ -1,21 +1,23 @@
 //! Conference-info documents (RFC 4575): who is in a meeting, in which role, and which CSRC names them.
 //!
-//! [`Conference`] is the model. [`Feed`] turns its changes into documents: one version line for the whole
-//! meeting, so that a change is put into words once, however many subscribe.
+//! [`Conference`] is the model. [`Feed`] says when its changes are to be told, and [`part`] puts into words what
+//! takes a subscriber from what it was told to what is, in documents of bounded size.
 //!
 //! ```text
 //!              on_changed            now >= due             on_changed
 //!   ┌───────┐ ────────────► ┌─────┐ ───────────► ┌───────┐ ───────────► ┌─────┐
-//!   │ quiet │               │ due │  document    │ quiet │              │ due │
+//!   │ quiet │               │ due │  published   │ quiet │              │ due │
 //!   └───────┘ ◄──────────── └─────┘              └───────┘              └─────┘
-//!              nothing differs       due = time of the last document + interval
+//!              nothing differs       due = time of the last publication + interval
 //! ```
 //!
-//! A subscriber gets [`Feed::full`] first and every document of [`Feed::poll_document`] after that. Then each
-//! document it sees is one version above the one before, which is how it notices a gap (RFC 4575 §4.4).
+//! Each document a subscriber sees is one version above the one before, which is how it notices a gap (RFC 4575
+//! §4.4).
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use std::ops::Bound;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sip::offer_answer::{Direction, MediaKind};
@@ -157,84 +159,162 @@ impl Media {
     }
 }
 
-/// The whole state as a document (RFC 4575 §4.2).
-#[must_use]
-pub fn full(conference: &Conference, version: u32) -> String {
-    let mut xml = Writer::default();
-    xml.root(&conference.entity, "full", version);
-    description(&mut xml, conference);
-    state(&mut xml, conference);
-    xml.open("users", &[]);
-    for (entity, user) in &conference.users {
-        write_user(&mut xml, entity, user);
-    }
-    xml.close("users");
-    xml.finish()
+/// A document that has no version yet: each subscription counts its own (RFC 4575 §5.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    text: String,
+    /// Where in `text` the version goes.
+    version_at: usize,
 }
 
-/// What changed, as a document; `None` where nothing did. Users are replaced whole: smaller steps save little
-/// and a subscriber has less to get wrong.
+impl Document {
+    /// As it is sent.
+    #[must_use]
+    pub fn with_version(&self, version: u32) -> String {
+        let (before, after) = self.text.split_at(self.version_at);
+        format!("{before}{version}{after}")
+    }
+
+    /// Bytes, without the version.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "no document is empty")]
+    pub fn len(&self) -> usize {
+        self.text.len()
+    }
+}
+
+/// One document of those that take a subscriber from one state to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// To be sent.
+    pub document: Document,
+    /// Entity of the last user in it, where more users follow in another part.
+    pub rest: Option<String>,
+}
+
+/// The next part of what takes a subscriber from `told` to `target`, about `room` bytes long: with 1,000
+/// participants the whole list is more than a datagram, and more than any element takes from strangers.
+///
+/// With `told` absent the first part is a full document; RFC 4575 §4.4 has the subscriber forget all it knew. It
+/// says how many users there are, and the parts after it are partial documents that name the rest. So a
+/// subscriber needs to know nothing of parts: it sees people come in.
+///
+/// `after` is what the part before left in [`Part::rest`]; `None` for the first. `None` comes back where
+/// nothing differs.
 #[must_use]
-pub fn partial(previous: &Conference, current: &Conference, version: u32) -> Option<String> {
-    let changed = || {
-        current
-            .users
-            .iter()
-            .filter(|(entity, user)| previous.users.get(*entity) != Some(user))
-    };
-    let gone = || {
-        previous
-            .users
-            .keys()
-            .filter(|entity| !current.users.contains_key(*entity))
-    };
-    let describes = (&previous.title, previous.maximum_user_count)
-        != (&current.title, current.maximum_user_count);
-    let states = (previous.active, previous.locked, previous.users.len())
-        != (current.active, current.locked, current.users.len());
-    let users = changed().next().is_some() || gone().next().is_some();
+pub fn part(
+    told: Option<&Conference>,
+    target: &Conference,
+    after: Option<&str>,
+    room: usize,
+) -> Option<Part> {
+    let told = told.filter(|told| !is_mostly_new(told, target));
+    let mut xml = Writer::default();
+    let first = after.is_none();
+    let full = told.is_none() && first;
+    xml.root(&target.entity, if full { "full" } else { "partial" });
+    let describes = first
+        && told.is_none_or(|told| {
+            (&told.title, told.maximum_user_count) != (&target.title, target.maximum_user_count)
+        });
+    let states = first
+        && told.is_none_or(|told| {
+            (told.active, told.locked, told.users.len())
+                != (target.active, target.locked, target.users.len())
+        });
+    if describes {
+        description(&mut xml, target);
+    }
+    if states {
+        state(&mut xml, target);
+    }
+    let mut changes = changes(told, target, after).peekable();
+    let users = full || changes.peek().is_some();
     if !describes && !states && !users {
         return None;
     }
-    let mut xml = Writer::default();
-    xml.root(&current.entity, "partial", version);
-    if describes {
-        description(&mut xml, current);
+    let mut rest = None;
+    if full {
+        xml.open("users", &[]);
+    } else if users {
+        xml.open("users", &[("state", "partial")]);
     }
-    if states {
-        state(&mut xml, current);
+    let mut last: Option<&str> = None;
+    for (entity, user) in changes {
+        let before = xml.out.len();
+        match user {
+            Some(user) => write_user(&mut xml, entity, user, room),
+            None => xml.empty("user", &[("entity", entity), ("state", "deleted")]),
+        }
+        // One goes in whatever it takes, else there would be no end.
+        if xml.out.len() > room
+            && let Some(last) = last
+        {
+            xml.out.truncate(before);
+            rest = Some(last.to_owned());
+            break;
+        }
+        last = Some(entity);
     }
     if users {
-        xml.open("users", &[("state", "partial")]);
-        for (entity, user) in changed() {
-            write_user(&mut xml, entity, user);
-        }
-        for entity in gone() {
-            xml.empty("user", &[("entity", entity), ("state", "deleted")]);
-        }
         xml.close("users");
     }
-    Some(xml.finish())
+    Some(Part {
+        document: xml.finish(),
+        rest,
+    })
 }
 
-/// What changed between two states: a partial document, or a full one where that is no longer (most users
-/// changed); `None` where nothing did.
-#[must_use]
-pub fn diff(previous: &Conference, current: &Conference, version: u32) -> Option<String> {
-    let partial = partial(previous, current, version)?;
-    let full = full(current, version);
-    Some(if full.len() <= partial.len() {
-        full
-    } else {
-        partial
+/// Users by entity after `after` that are not as told; `None` who is gone. Users are replaced whole: smaller
+/// steps save little and a subscriber has less to get wrong.
+fn changes<'a>(
+    told: Option<&'a Conference>,
+    target: &'a Conference,
+    after: Option<&str>,
+) -> impl Iterator<Item = (&'a str, Option<&'a User>)> {
+    let range = (
+        after.map_or(Bound::Unbounded, Bound::Excluded),
+        Bound::Unbounded,
+    );
+    let mut changed = target
+        .users
+        .range::<str, _>(range)
+        .filter(move |(entity, user)| {
+            told.is_none_or(|told| told.users.get(*entity) != Some(*user))
+        })
+        .peekable();
+    let mut gone = told
+        .into_iter()
+        .flat_map(move |told| told.users.range::<str, _>(range))
+        .filter(|(entity, _)| !target.users.contains_key(*entity))
+        .peekable();
+    std::iter::from_fn(move || {
+        let leaves = match (changed.peek(), gone.peek()) {
+            (Some((stays, _)), Some((leaves, _))) => leaves < stays,
+            (None, Some(_)) => true,
+            (_, None) => false,
+        };
+        if leaves {
+            gone.next().map(|(entity, _)| (entity.as_str(), None))
+        } else {
+            changed
+                .next()
+                .map(|(entity, user)| (entity.as_str(), Some(user)))
+        }
     })
+}
+
+/// Whether the whole list is shorter than what changed. It must come out the same for every part of a series,
+/// as it does where `told` and `target` are the same.
+fn is_mostly_new(told: &Conference, target: &Conference) -> bool {
+    changes(Some(told), target, None).count() > target.users.len()
 }
 
 /// The end of a meeting (RFC 4575 §5.1: state "deleted").
 #[must_use]
-pub fn deleted(entity: &str, version: u32) -> String {
+pub fn deleted(entity: &str) -> Document {
     let mut xml = Writer::default();
-    xml.root(entity, "deleted", version);
+    xml.root(entity, "deleted");
     xml.finish()
 }
 
@@ -263,7 +343,8 @@ fn boolean(value: bool) -> &'static str {
 }
 
 /// Elements in the order of the schema (RFC 4575 §6), which is a sequence.
-fn write_user(xml: &mut Writer, entity: &str, user: &User) {
+fn write_user(xml: &mut Writer, entity: &str, user: &User, room: usize) {
+    let begin = xml.out.len();
     xml.open("user", &[("entity", entity), ("state", "full")]);
     if !user.display_text.is_empty() {
         xml.text("display-text", &user.display_text);
@@ -275,8 +356,14 @@ fn write_user(xml: &mut Writer, entity: &str, user: &User) {
         }
         xml.close("roles");
     }
-    for (entity, endpoint) in &user.endpoints {
+    for (n, (entity, endpoint)) in user.endpoints.iter().enumerate() {
+        let before = xml.out.len();
         write_endpoint(xml, entity, endpoint);
+        // Of somebody with very many devices those are listed that fit beside the head of a document.
+        if n > 0 && xml.out.len() - begin > room / 2 {
+            xml.out.truncate(before);
+            break;
+        }
     }
     xml.close("user");
 }
@@ -334,10 +421,11 @@ fn date_time(seconds: u64) -> String {
 #[derive(Default)]
 struct Writer {
     out: String,
+    version_at: usize,
 }
 
 impl Writer {
-    fn root(&mut self, entity: &str, state: &str, version: u32) {
+    fn root(&mut self, entity: &str, state: &str) {
         self.out
             .push_str("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
         self.open(
@@ -346,15 +434,20 @@ impl Writer {
                 ("xmlns", "urn:ietf:params:xml:ns:conference-info"),
                 ("entity", entity),
                 ("state", state),
-                ("version", &version.to_string()),
+                ("version", ""),
             ],
         );
+        // Behind it are a quotation mark and the end of the tag.
+        self.version_at = self.out.len() - "\">".len();
     }
 
-    fn finish(mut self) -> String {
+    fn finish(mut self) -> Document {
         self.close("conference-info");
         self.out.push('\n');
-        self.out
+        Document {
+            text: self.out,
+            version_at: self.version_at,
+        }
     }
 
     fn tag(&mut self, name: &str, attributes: &[(&str, &str)], end: &str) {
@@ -451,38 +544,27 @@ impl Throttle {
     }
 }
 
-/// The documents of one meeting, for all of its subscribers.
+/// The states of one meeting that its subscribers are told of, one after the other.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    /// As told by the last document.
-    published: Conference,
-    version: u32,
+    published: Arc<Conference>,
     throttle: Throttle,
 }
 
 impl Feed {
-    /// A feed whose first document has `version`. A new owner of a meeting goes on above the version the
-    /// last one used, and gives every subscriber [`Feed::full`].
+    /// A feed that has published `conference`.
     #[must_use]
-    pub fn new(conference: Conference, version: u32, interval: Duration) -> Self {
+    pub fn new(conference: Conference, interval: Duration) -> Self {
         Self {
-            published: conference,
-            version,
+            published: Arc::new(conference),
             throttle: Throttle::new(interval),
         }
     }
 
-    /// Version of the last document.
+    /// What every subscriber is to know by now. What changed since follows with the next one.
     #[must_use]
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
-    /// For a new subscriber, or one that saw a gap: all that was told so far. What changed since follows
-    /// with the next document, to this one as to everybody.
-    #[must_use]
-    pub fn full(&self) -> String {
-        full(&self.published, self.version)
+    pub fn published(&self) -> &Arc<Conference> {
+        &self.published
     }
 
     /// The conference changed, or may have.
@@ -490,33 +572,26 @@ impl Feed {
         self.throttle.on_changed();
     }
 
-    /// When to call [`Feed::poll_document`] again.
+    /// When to call [`Feed::publish`] again.
     #[must_use]
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         self.throttle.poll_timeout(now)
     }
 
-    /// The document to send to every subscriber now, if one is due and something differs.
-    pub fn poll_document(&mut self, current: &Conference, now: Instant) -> Option<String> {
+    /// Publishes the state of things where that is due and something differs; comes back with what was
+    /// published before.
+    pub fn publish(&mut self, current: &Conference, now: Instant) -> Option<Arc<Conference>> {
         let before = self.throttle.clone();
         if !self.throttle.take(now) {
             return None;
         }
-        let version = self.version.wrapping_add(1);
-        let Some(document) = diff(&self.published, current, version) else {
-            // Nothing was told, so the next change need not wait.
+        if *self.published == *current {
+            // Nothing is told, so the next change need not wait.
             self.throttle.last = before.last;
             return None;
-        };
-        self.version = version;
-        self.published = current.clone();
-        Some(document)
-    }
-
-    /// The last document: the meeting is over.
-    pub fn end(&mut self) -> String {
-        self.version = self.version.wrapping_add(1);
-        deleted(&self.published.entity, self.version)
+        }
+        let published = Arc::new(current.clone());
+        Some(std::mem::replace(&mut self.published, published))
     }
 }
 

@@ -93,8 +93,10 @@ pub struct FocusConfig {
     pub domain: String,
     /// Other names and addresses a Request-URI may carry for this domain (lower case).
     pub aliases: Vec<String>,
-    /// `host[:port]` for our Via: how registrars reach this member.
+    /// `host[:port]` for our Via over UDP: how registrars reach this member.
     pub sent_by: String,
+    /// The same over TCP and TLS, where it listens on another port.
+    pub sent_by_stream: String,
     /// Requests from elsewhere are refused: registrars authenticate, this element believes them.
     pub trusted: Vec<IpNet>,
     /// Meetings that exist by configuration.
@@ -146,6 +148,7 @@ impl Default for FocusConfig {
             domain: "localhost".into(),
             aliases: Vec::new(),
             sent_by: "127.0.0.1".into(),
+            sent_by_stream: "127.0.0.1".into(),
             trusted: vec![
                 "127.0.0.0/8".parse().expect("a literal network parses"),
                 "::1/128".parse().expect("a literal network parses"),

@@ -9,11 +9,11 @@ use sip::dialog::DialogId;
 use sip::transaction::{ClientKey, Event, ServerKey, Transmit};
 use sip::{HeaderName, Hop, Message, Method, StatusCode};
 
-use crate::admission::{self, Identity, Load, Target};
+use crate::admission::{self, Entered, Identity, Load, Target};
 use crate::command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};
 use crate::config::{FocusConfig, MeetingConfig};
 use crate::ids::{MeetingId, OpId, SwitchId};
-use crate::meeting::{Meeting, State, Waiting};
+use crate::meeting::{Meeting, State, Waiting, focus_contact};
 use crate::our_requests::Answer;
 use crate::refusal::Refusal;
 use crate::shared::{
@@ -256,13 +256,22 @@ impl Focus {
     fn on_options(&mut self, now: Instant, key: ServerKey, request: &Message) {
         let names_meeting =
             sip::Uri::parse(request.request_uri()).is_ok_and(|u| !u.user.is_empty());
-        if names_meeting && let Err(why) = self.target(request.request_uri()) {
-            self.sh.refuse(now, key, request, &why);
-            return;
-        }
+        let target = match names_meeting.then(|| self.target(request.request_uri())) {
+            Some(Err(why)) => {
+                self.sh.refuse(now, key, request, &why);
+                return;
+            }
+            Some(Ok(target)) => Some(target),
+            None => None,
+        };
         let tag = self.sh.rng.tag();
         let mut response = Message::response(request, StatusCode::of(200), None, Some(&tag));
         advertise(&mut response);
+        // Who asks learns that this is a focus (RFC 4579); the factory is none, it makes them.
+        if let Some(target) = target.filter(|t| t.kind != admission::MeetingKind::Factory) {
+            let contact = focus_contact(&target.id, &self.sh.config.domain);
+            response.set(HeaderName::Contact, contact);
+        }
         response.set(HeaderName::Accept, SDP);
         response.set(HeaderName::AcceptEncoding, "identity");
         response.set(HeaderName::AcceptLanguage, "en");
@@ -319,8 +328,20 @@ impl Focus {
             dialogs: self.sh.dialogs.len(),
             draining: self.draining,
         };
-        let is_new = !self.meetings.contains_key(&target.id);
-        admission::has_room(&self.sh.config, load, is_new)?;
+        let meeting = self.meetings.get(&target.id);
+        // Nobody calls a meeting into being to watch it.
+        if *request.method() == Method::Subscribe
+            && meeting.is_none()
+            && target.kind != admission::MeetingKind::Configured
+        {
+            return Err(Refusal::new(404, "There is no such meeting now"));
+        }
+        let entered = match meeting {
+            None => Entered::New,
+            Some(meeting) if meeting.is_empty() => Entered::Empty,
+            Some(_) => Entered::Running,
+        };
+        admission::has_room(&self.sh.config, load, entered)?;
         Ok((target, identity))
     }
 

@@ -87,22 +87,18 @@ impl Meeting {
     pub(crate) fn claim(sh: &mut Shared, target: &Target) -> Self {
         let record = MeetingRecord::new(target.kind, &target.config);
         sh.claim(target.id.clone(), to_bytes(&record));
-        Self::new(sh, target, 0)
+        Self::unclaimed(sh, target)
     }
 
     /// A meeting whose claim is known already.
     pub(crate) fn unclaimed(sh: &Shared, target: &Target) -> Self {
-        Self::new(sh, target, 0)
-    }
-
-    fn new(sh: &Shared, target: &Target, version: u32) -> Self {
         let uri = format!("sip:{}@{}", target.id, sh.config.domain);
         let facts = Facts {
             id: target.id.clone(),
             kind: target.kind,
             config: target.config.clone(),
             epoch: Revision(0),
-            contact: format!("<{uri}>;isfocus"),
+            contact: focus_contact(&target.id, &sh.config.domain),
             sources: std::collections::BTreeSet::new(),
         };
         Self {
@@ -112,7 +108,6 @@ impl Meeting {
                 uri,
                 sh.config.domain.clone(),
                 &facts,
-                version,
                 sh.config.subscription.throttle,
             ),
             facts,
@@ -183,6 +178,11 @@ impl Meeting {
     /// Who waits begins anew with the next life of the meeting.
     pub(crate) fn take_waiting(&mut self) -> Vec<Waiting> {
         std::mem::take(&mut self.waiting)
+    }
+
+    /// Nobody is in it or on the way in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.seated() == 0
     }
 
     fn seated(&self) -> usize {
@@ -366,22 +366,18 @@ impl Meeting {
             self.facts.kind = record.kind;
             self.facts.config = record.config();
         }
-        let mut version = 0;
+        // What was made of the configuration this meeting was opened with is made of its own.
+        self.link.set_audio_slots(self.facts.config.audio_slots);
         let mut adopted = Vec::new();
         for entry in records {
             // A record of a later build that this one cannot read is left alone: its dialog cannot go on here.
             match serde_json::from_slice::<DialogRecord>(&entry.value) {
                 Ok(DialogRecord::Participant(record)) => {
-                    version = record
-                        .subscriptions
-                        .iter()
-                        .map(|s| next_version(sh, now, s))
-                        .fold(version, u32::max);
                     adopted.push(record.id.clone());
                     self.adopt_participant(sh, now, *record, entry.modified);
                 }
                 Ok(DialogRecord::Subscription(record)) => {
-                    version = version.max(next_version(sh, now, &record.state));
+                    let version = next_version(sh, now, &record.state);
                     let mut dialog = record.dialog;
                     dialog.local_cseq = dialog.local_cseq.saturating_add(CSEQ_RESERVE);
                     let id = record.state.id.clone();
@@ -391,13 +387,13 @@ impl Meeting {
                     let at = sh.instant_of(record.state.expires_at, now);
                     let holder = Holder::Own(Box::new(dialog));
                     self.subscriptions
-                        .insert(id, Subscription::adopt(&record.state, holder, at));
+                        .insert(id, Subscription::adopt(&record.state, holder, at, version));
                 }
                 Err(_) => {}
             }
         }
         let target = self.target();
-        self.roster = Self::new(sh, &target, version).roster;
+        self.roster = Self::unclaimed(sh, &target).roster;
         for id in &adopted {
             self.with_participant(sh, now, id, |p, cx| {
                 let entry = p.entry(cx);
@@ -432,8 +428,11 @@ impl Meeting {
         for state in &record.subscriptions {
             let at = sh.instant_of(state.expires_at, now);
             let holder = Holder::Participant(id.clone());
-            self.subscriptions
-                .insert(state.id.clone(), Subscription::adopt(state, holder, at));
+            let version = next_version(sh, now, state);
+            self.subscriptions.insert(
+                state.id.clone(),
+                Subscription::adopt(state, holder, at, version),
+            );
         }
         self.participants
             .insert(id, Participant::adopt(record, revision));
@@ -609,6 +608,7 @@ impl Meeting {
         self.with_subscription(sh, now, id, |s, cx, dialog| match timer {
             SubscriptionTimer::Expiry => s.on_expired(cx, dialog),
             SubscriptionTimer::Delete => s.delete(cx),
+            SubscriptionTimer::Notify => s.on_notify_again(cx, dialog),
         });
     }
 
@@ -741,15 +741,17 @@ impl Meeting {
     }
 }
 
-/// Version to go on with: documents may have gone out since the record was written, at most one a second
-/// (or as the throttle says), and the next must be above them (RFC 4575 §4.4).
+/// Version to go on with: documents went out since the record was written, and the next must be above them
+/// (RFC 4575 §4.4). One cannot have gone out each millisecond, since each waits for the answer to the one before.
 fn next_version(sh: &Shared, now: Instant, state: &crate::record::SubscriptionState) -> u32 {
-    let throttle = u64::try_from(sh.config.subscription.throttle.as_millis())
-        .unwrap_or(1_000)
-        .max(1);
     let since = sh.unix_ms(now).saturating_sub(state.written_at);
-    let gone = u32::try_from(since / throttle + 2).unwrap_or(u32::MAX / 2);
+    let gone = u32::try_from(since + 2).unwrap_or(u32::MAX / 2);
     state.document.saturating_add(gone)
+}
+
+/// Contact of a meeting: it names the cluster, and says that a focus is there (RFC 4579).
+pub(crate) fn focus_contact(id: &crate::ids::MeetingId, domain: &str) -> String {
+    format!("<sip:{id}@{domain}>;isfocus")
 }
 
 fn session_policy(sh: &Shared) -> session_timer::Policy {

@@ -133,7 +133,7 @@ pub(crate) struct Participant {
     pub(crate) id: ParticipantId,
     pub(crate) source: SourceId,
     pub(crate) order: u64,
-    /// ms since the Unix epoch; when the 200 was sent.
+    /// ms since the Unix epoch; when its INVITE came.
     pub(crate) joined_at: u64,
     pub(crate) identity: Identity,
     pub(crate) phase: Phase,

@@ -87,7 +87,7 @@ pub struct ParticipantRecord {
     pub source: SourceId,
     /// Rank by time of joining.
     pub order: u64,
-    /// ms since the Unix epoch.
+    /// ms since the Unix epoch; when its INVITE came.
     pub joined_at: u64,
     /// Who.
     pub identity: Identity,

@@ -1,15 +1,23 @@
 //! Who is in a meeting, as its subscribers see it (RFC 4575).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::admission::MeetingKind;
 use crate::conference_info::{
-    Conference, Endpoint, EndpointStatus, Feed, JoiningMethod, Media, User,
+    self, Conference, Document, Endpoint, EndpointStatus, Feed, JoiningMethod, Media, Part, User,
 };
 use crate::ids::{ParticipantId, SourceId};
 use crate::participant::{Facts, Participant};
 use crate::slot_policy;
+
+/// Longest address listed, bytes; whoever has a longer one is listed as a stranger.
+const MAX_ADDRESS: usize = 512;
+
+/// Room for a change that is put into words once for all subscribers, bytes. A longer one is put into words for
+/// each, in parts as long as suit it.
+const SHARED_ROOM: usize = 2_048;
 
 /// A participant as listed.
 #[derive(Clone, Debug)]
@@ -51,7 +59,7 @@ impl Entry {
         Self {
             id: participant.id.clone(),
             // Anonymous callers share an address and are not one person.
-            user: if uri.ends_with(".invalid") {
+            user: if uri.ends_with(".invalid") || uri.len() > MAX_ADDRESS {
                 format!("sip:{}@{domain}", participant.id)
             } else {
                 uri.clone()
@@ -70,6 +78,8 @@ impl Entry {
 pub(crate) struct Roster {
     conference: Conference,
     feed: Feed,
+    /// The latest change, where it is short: from there to what is published.
+    latest: Option<(Arc<Conference>, Part)>,
     /// Which user a participant is listed under.
     users: BTreeMap<ParticipantId, String>,
     domain: String,
@@ -77,13 +87,7 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    pub(crate) fn new(
-        entity: String,
-        domain: String,
-        facts: &Facts,
-        version: u32,
-        throttle: Duration,
-    ) -> Self {
+    pub(crate) fn new(entity: String, domain: String, facts: &Facts, throttle: Duration) -> Self {
         let conference = Conference {
             entity,
             title: facts.config.title.clone(),
@@ -93,7 +97,8 @@ impl Roster {
             users: BTreeMap::new(),
         };
         Self {
-            feed: Feed::new(conference.clone(), version, throttle),
+            feed: Feed::new(conference.clone(), throttle),
+            latest: None,
             conference,
             users: BTreeMap::new(),
             domain,
@@ -152,24 +157,37 @@ impl Roster {
         self.feed.on_changed();
     }
 
-    /// Nobody was told of the changes since the last document, so the first who asks sees them all.
+    /// Nobody was told of the changes since the last publication, so the first who asks sees them all.
     pub(crate) fn catch_up(&mut self) {
-        let version = self.feed.version().wrapping_add(1);
-        self.feed = Feed::new(self.conference.clone(), version, self.throttle);
+        self.feed = Feed::new(self.conference.clone(), self.throttle);
+        self.latest = None;
     }
 
-    /// The whole list, as last published.
-    pub(crate) fn full(&self) -> String {
-        self.feed.full()
+    /// What every subscriber is to know.
+    pub(crate) fn published(&self) -> &Arc<Conference> {
+        self.feed.published()
     }
 
-    pub(crate) fn version(&self) -> u32 {
-        self.feed.version()
+    /// The first document that takes a subscriber from `told` to what is published; `None` where it knows.
+    pub(crate) fn first_part(&self, told: Option<&Arc<Conference>>, room: usize) -> Option<Part> {
+        if let (Some(told), Some((from, part))) = (told, &self.latest)
+            && Arc::ptr_eq(told, from)
+        {
+            return Some(part.clone());
+        }
+        let told = told.map(|told| &**told);
+        conference_info::part(told, self.feed.published(), None, room)
     }
 
-    /// What changed, for every subscriber, if it is time.
-    pub(crate) fn poll_document(&mut self, now: Instant) -> Option<String> {
-        self.feed.poll_document(&self.conference, now)
+    /// Publishes what changed, if it is time.
+    pub(crate) fn publish(&mut self, now: Instant) -> bool {
+        let Some(before) = self.feed.publish(&self.conference, now) else {
+            return false;
+        };
+        self.latest = conference_info::part(Some(&before), self.published(), None, SHARED_ROOM)
+            .filter(|part| part.rest.is_none())
+            .map(|part| (before, part));
+        true
     }
 
     pub(crate) fn poll_timeout(&self, now: Instant) -> Option<Instant> {
@@ -177,7 +195,7 @@ impl Roster {
     }
 
     /// The document of a meeting that is over.
-    pub(crate) fn end(&mut self) -> String {
-        self.feed.end()
+    pub(crate) fn end(&self) -> Document {
+        conference_info::deleted(&self.conference.entity)
     }
 }

@@ -106,6 +106,8 @@ pub(crate) enum SubscriptionTimer {
     Expiry,
     /// When a deletion that the store refused is tried again.
     Delete,
+    /// When a subscriber that could not take a NOTIFY is told again.
+    Notify,
 }
 
 /// Deadlines of a meeting.
@@ -368,7 +370,10 @@ impl Shared {
             transport = Transport::Tcp;
         }
         let hop = Hop::to(transport, remote);
-        let sent_by = self.config.sent_by.clone();
+        let sent_by = match transport {
+            Transport::Udp => self.config.sent_by.clone(),
+            _ => self.config.sent_by_stream.clone(),
+        };
         match purpose {
             Some(client) => {
                 let key = self.txns.send_request(now, request, hop, &sent_by, None);

@@ -10,19 +10,28 @@
 //!                   Ending ──── its record is deleted ───► Gone
 //! ```
 //!
-//! One NOTIFY at a time is under way. A document that comes meanwhile is not queued: the next NOTIFY has
-//! the whole list, which a subscriber may always be given (RFC 4575 §4.3).
+//! One NOTIFY at a time is under way, and none is queued: when it is answered the next one tells what
+//! differs by then from what the subscriber knows. A long list goes out in parts (see `conference_info`).
+//!
+//! ```text
+//!            known state, or none, differs from what is published
+//!   Knows ─────────────────────────────────────────────────────────► Telling ─┐ 200, more parts: the next one
+//!     ▲ ▲                                                             │   │ ▲ │
+//!     │ └─────────────── 200 to the last part: it knows ──────────────┘   │ └─┘
+//!     └── Retry-After is over: knows nothing ◄── Waiting ◄──── 5xx ───────┘
+//! ```
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::records::{RECORD_VERSION, keys};
 use cluster::{Op, Txn};
 use sip::dialog::Dialog;
 use sip::transaction::ServerKey;
-use sip::{HeaderName, Message, Method, StatusCode};
+use sip::{HeaderName, Message, Method, StatusCode, Transport, Uri};
 
 use crate::command::{StoreFailure, Stored};
-use crate::conference_info::CONTENT_TYPE;
+use crate::conference_info::{self, CONTENT_TYPE, Conference, Document, Part};
 use crate::config::SubscriptionConfig;
 use crate::ids::{ParticipantId, SubscriptionId};
 use crate::our_requests::Answer;
@@ -34,6 +43,20 @@ use crate::shared::{EVENT, OpUse, Purpose, Shared, SubscriptionTimer, TimerKey};
 
 /// How long after a deletion that the store refused it is tried again.
 const DELETE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long after a 5xx without a Retry-After a subscriber is told again, and the longest it may ask for.
+const NOTIFY_RETRY: Duration = Duration::from_secs(5);
+const MAX_NOTIFY_RETRY: Duration = Duration::from_secs(60);
+
+/// About how long a document is, bytes, to a subscriber on a stream. Raising it saves round trips where a meeting
+/// is large, and costs so much for each subscriber at once when a meeting is taken over.
+const STREAM_ROOM: usize = 16_384;
+
+/// To a subscriber on UDP: with its header section below 8 kB, which the receive buffers of phones take.
+const DATAGRAM_ROOM: usize = 4_096;
+
+/// Where a list is fetched with one NOTIFY, and no second one may follow: below the 64 kB that everybody takes.
+const FETCH_ROOM: usize = 49_152;
 
 /// Longest Event id kept, bytes.
 const MAX_EVENT_ID: usize = 64;
@@ -125,8 +148,14 @@ pub(crate) struct Subscription {
     expires_at: Instant,
     /// A NOTIFY is under way.
     notifying: bool,
-    /// Something was not told while it was.
-    behind: bool,
+    /// It could not take the last one, and waits.
+    waiting: bool,
+    /// Version of the last document.
+    version: u32,
+    /// What it knows; `None`: nothing that could be built on.
+    told: Option<Arc<Conference>>,
+    /// What it is being told: the state, and the user after whom the next part begins.
+    telling: Option<(Arc<Conference>, Option<String>)>,
     stored: bool,
     writing: bool,
     write_again: bool,
@@ -146,18 +175,27 @@ impl Subscription {
             state: State::Active,
             expires_at: now,
             notifying: false,
-            behind: false,
+            waiting: false,
+            version: 0,
+            told: None,
+            telling: None,
             stored: false,
             writing: false,
             write_again: false,
         }
     }
 
-    /// From a record.
-    pub(crate) fn adopt(state: &SubscriptionState, holder: Holder, expires_at: Instant) -> Self {
+    /// From a record, of which `version` is above every document that went out since.
+    pub(crate) fn adopt(
+        state: &SubscriptionState,
+        holder: Holder,
+        expires_at: Instant,
+        version: u32,
+    ) -> Self {
         let own = matches!(holder, Holder::Own(_));
         Self {
             expires_at,
+            version,
             stored: own,
             ..Self::new(state.id.clone(), state.event_id.clone(), holder, expires_at)
         }
@@ -189,8 +227,9 @@ impl Subscription {
         response.set(HeaderName::AllowEvents, EVENT);
         cx.sh.respond(cx.now, key, response);
         if wish.expires.is_zero() {
-            let full = cx.roster.full();
-            self.end(cx, dialog, "timeout", Some(full));
+            let room = room(dialog, FETCH_ROOM);
+            let full = conference_info::part(None, cx.roster.published(), None, room);
+            self.end(cx, dialog, "timeout", full.map(|part| part.document));
             return;
         }
         let timer = self.timer(cx, SubscriptionTimer::Expiry);
@@ -201,19 +240,20 @@ impl Subscription {
 
     /// The whole list, now or when the NOTIFY under way is answered.
     pub(crate) fn notify_full(&mut self, cx: &mut SubCx<'_>, dialog: &mut Dialog) {
-        let full = cx.roster.full();
-        self.on_document(cx, dialog, &full);
+        self.told = None;
+        self.telling = None;
+        self.waiting = false;
+        self.go_on(cx, dialog);
     }
 
-    /// A document for every subscriber.
-    pub(crate) fn on_document(&mut self, cx: &mut SubCx<'_>, dialog: &mut Dialog, document: &str) {
-        if self.state != State::Active {
+    /// Tells what there is to tell, unless a NOTIFY is under way.
+    pub(crate) fn go_on(&mut self, cx: &mut SubCx<'_>, dialog: &mut Dialog) {
+        if self.state != State::Active || self.notifying || self.waiting {
             return;
         }
-        if self.notifying {
-            self.behind = true;
+        let Some(part) = self.next_part(cx, dialog) else {
             return;
-        }
+        };
         let left = self.expires_at.saturating_duration_since(cx.now).as_secs();
         self.notifying = true;
         let purpose = Purpose::Notify(self.id.clone());
@@ -221,17 +261,46 @@ impl Subscription {
             cx,
             dialog,
             &format!("active;expires={left}"),
-            Some(document),
+            Some(&part.document),
             purpose,
         );
     }
 
+    fn next_part(&mut self, cx: &SubCx<'_>, dialog: &Dialog) -> Option<Part> {
+        let room = room(dialog, STREAM_ROOM);
+        if let Some((target, rest @ Some(_))) = &mut self.telling {
+            let told = self.told.as_deref();
+            let part = conference_info::part(told, target, rest.as_deref(), room);
+            *rest = part.as_ref().and_then(|part| part.rest.clone());
+            if part.is_some() {
+                return part;
+            }
+        }
+        if let Some((target, _)) = self.telling.take() {
+            self.told = Some(target);
+        }
+        let published = cx.roster.published();
+        if self
+            .told
+            .as_ref()
+            .is_some_and(|t| Arc::ptr_eq(t, published))
+        {
+            return None;
+        }
+        let Some(part) = cx.roster.first_part(self.told.as_ref(), room) else {
+            self.told = Some(Arc::clone(published));
+            return None;
+        };
+        self.telling = Some((Arc::clone(published), part.rest.clone()));
+        Some(part)
+    }
+
     fn send(
-        &self,
+        &mut self,
         cx: &mut SubCx<'_>,
         dialog: &mut Dialog,
         state: &str,
-        document: Option<&str>,
+        document: Option<&Document>,
         purpose: Purpose,
     ) {
         let mut notify = dialog.request(Method::Notify);
@@ -242,7 +311,8 @@ impl Subscription {
         notify.set(HeaderName::Event, event);
         notify.set(HeaderName::SubscriptionState, state);
         if let Some(document) = document {
-            notify.set_body(CONTENT_TYPE, document.to_owned().into_bytes());
+            self.version = self.version.wrapping_add(1);
+            notify.set_body(CONTENT_TYPE, document.with_version(self.version));
         }
         cx.sh.send(cx.now, dialog, notify, &cx.facts.id, purpose);
     }
@@ -261,18 +331,28 @@ impl Subscription {
         match answer {
             Answer::Response(response, status) if status.is_success() => {
                 dialog.accept_response(response);
-                if std::mem::take(&mut self.behind) {
-                    self.notify_full(cx, dialog);
-                }
+                self.go_on(cx, dialog);
             }
-            Answer::Response(_, status)
+            Answer::Response(response, status)
                 if status.get() >= 500 && status.get() != 501 && status.get() < 600 =>
             {
-                // For a while: the next document is the whole list.
-                self.behind = true;
+                // What it took in is not known.
+                self.told = None;
+                self.telling = None;
+                self.waiting = true;
+                let asked = response.number(HeaderName::RetryAfter).ok().flatten();
+                let wait = asked.map_or(NOTIFY_RETRY, |s| Duration::from_secs(s.into()));
+                let timer = self.timer(cx, SubscriptionTimer::Notify);
+                cx.sh.timers.set(timer, cx.now + wait.min(MAX_NOTIFY_RETRY));
             }
             Answer::Response(..) | Answer::None => self.drop_silently(cx),
         }
+    }
+
+    /// A subscriber that could not take a NOTIFY is told again.
+    pub(crate) fn on_notify_again(&mut self, cx: &mut SubCx<'_>, dialog: &mut Dialog) {
+        self.waiting = false;
+        self.go_on(cx, dialog);
     }
 
     /// It was not refreshed in time.
@@ -286,20 +366,24 @@ impl Subscription {
         cx: &mut SubCx<'_>,
         dialog: &mut Dialog,
         reason: &str,
-        document: Option<String>,
+        document: Option<Document>,
     ) {
         if self.state != State::Active {
             return;
         }
         let state = format!("terminated;reason={reason}");
-        self.send(cx, dialog, &state, document.as_deref(), Purpose::Farewell);
+        self.send(cx, dialog, &state, document.as_ref(), Purpose::Farewell);
         self.drop_silently(cx);
     }
 
     /// Ends it without a word.
     pub(crate) fn drop_silently(&mut self, cx: &mut SubCx<'_>) {
-        let timer = self.timer(cx, SubscriptionTimer::Expiry);
-        cx.sh.timers.clear(&timer);
+        for timer in [SubscriptionTimer::Expiry, SubscriptionTimer::Notify] {
+            let timer = self.timer(cx, timer);
+            cx.sh.timers.clear(&timer);
+        }
+        self.told = None;
+        self.telling = None;
         self.state = State::Ending;
         if self.writing {
             self.write_again = true;
@@ -311,14 +395,14 @@ impl Subscription {
     // ---- the record, of a subscription with a dialog of its own
 
     /// As the record has it.
-    pub(crate) fn snapshot(&self, sh: &Shared, now: Instant, document: u32) -> SubscriptionState {
+    pub(crate) fn snapshot(&self, sh: &Shared, now: Instant) -> SubscriptionState {
         let left = self.expires_at.saturating_duration_since(now);
         let unix = sh.unix_ms(now);
         SubscriptionState {
             id: self.id.clone(),
             event_id: self.event_id.clone(),
             expires_at: unix + u64::try_from(left.as_millis()).unwrap_or(0),
-            document,
+            document: self.version,
             written_at: unix,
         }
     }
@@ -334,7 +418,7 @@ impl Subscription {
         let record = DialogRecord::Subscription(Box::new(SubscriptionRecord {
             version: RECORD_VERSION,
             dialog: dialog.clone(),
-            state: self.snapshot(cx.sh, cx.now, cx.roster.version()),
+            state: self.snapshot(cx.sh, cx.now),
         }));
         let key = keys::dialog(cx.facts.id.as_str(), self.id.as_str());
         self.stored = true;
@@ -397,7 +481,11 @@ impl Subscription {
 
     /// No deadline is left.
     pub(crate) fn forget_timers(&self, cx: &mut SubCx<'_>) {
-        for timer in [SubscriptionTimer::Expiry, SubscriptionTimer::Delete] {
+        for timer in [
+            SubscriptionTimer::Expiry,
+            SubscriptionTimer::Delete,
+            SubscriptionTimer::Notify,
+        ] {
             let key = self.timer(cx, timer);
             cx.sh.timers.clear(&key);
         }
@@ -407,5 +495,16 @@ impl Subscription {
     pub(crate) fn arm(&self, cx: &mut SubCx<'_>) {
         let key = self.timer(cx, SubscriptionTimer::Expiry);
         cx.sh.timers.set(key, self.expires_at);
+    }
+}
+
+/// About how long documents to the holder of a dialog may be: `stream`, unless its Contact is one of UDP.
+fn room(dialog: &Dialog, stream: usize) -> usize {
+    let transport = Uri::parse(&dialog.remote_target)
+        .ok()
+        .and_then(|uri| uri.transport());
+    match transport {
+        None | Some(Transport::Udp) => DATAGRAM_ROOM,
+        Some(_) => stream,
     }
 }

@@ -121,10 +121,15 @@ impl SwitchLink {
             settled: false,
             changes: 0,
             policy: ctl::MeetingPolicy {
-                audio_slots: u32::try_from(audio_slots.clamp(1, 3)).unwrap_or(1),
+                audio_slots: heard_at_once(audio_slots),
                 media_timeout_ms: u32::try_from(media_timeout.as_millis()).unwrap_or(u32::MAX),
             },
         }
+    }
+
+    /// How many are heard at once, where that is known only now.
+    pub(crate) fn set_audio_slots(&mut self, audio_slots: usize) {
+        self.policy.audio_slots = heard_at_once(audio_slots);
     }
 
     pub(crate) fn switch(&self) -> Option<&SwitchId> {
@@ -486,4 +491,9 @@ impl SwitchLink {
         self.legs.clear();
         self.inflight = None;
     }
+}
+
+/// As the switch takes it.
+fn heard_at_once(audio_slots: usize) -> u32 {
+    u32::try_from(audio_slots.clamp(1, 3)).unwrap_or(1)
 }

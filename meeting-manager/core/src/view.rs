@@ -72,7 +72,7 @@ pub struct ParticipantView {
     pub display: String,
     /// Not a registered user.
     pub guest: bool,
-    /// ms since the Unix epoch.
+    /// ms since the Unix epoch; when its INVITE came.
     pub joined_at: u64,
     /// `joining`, `joined`, `leaving`.
     pub state: &'static str,

@@ -167,12 +167,11 @@ impl Meeting {
         now: Instant,
         id: &ParticipantId,
     ) {
-        let version = self.roster.version();
         let states = self
             .subscriptions
             .values()
             .filter(|s| s.participant() == Some(id) && s.state == subscription::State::Active)
-            .map(|s| s.snapshot(sh, now, version))
+            .map(|s| s.snapshot(sh, now))
             .collect();
         self.with_participant(sh, now, id, |p, cx| {
             p.subscriptions = states;
@@ -260,11 +259,11 @@ impl Meeting {
             sh.timers.clear(&key);
             return;
         }
-        if let Some(document) = self.roster.poll_document(now) {
+        if self.roster.publish(now) {
             let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
             for id in ids {
                 self.with_subscription(sh, now, &id, |s, cx, dialog| {
-                    s.on_document(cx, dialog, &document);
+                    s.go_on(cx, dialog);
                 });
             }
         }

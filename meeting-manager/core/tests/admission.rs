@@ -253,6 +253,10 @@ fn options_tells_what_an_invite_would_meet() {
         assert!(ok.has_token(HeaderName::Allow, method), "{method}");
     }
     assert_eq!(ok.header(HeaderName::Accept), Some("application/sdp"));
+    assert_eq!(
+        ok.header(HeaderName::Contact),
+        Some("<sip:team@example.org>;isfocus")
+    );
     let text = Ua::new("b")
         .request("OPTIONS", "", None)
         .replace("sip:team@", "sip:");
@@ -264,6 +268,43 @@ fn options_tells_what_an_invite_would_meet() {
     world.send(&text);
     assert_eq!(code(&world.answer()), 404);
     assert_eq!(world.focus.counts().meetings, 0);
+}
+
+#[test]
+fn options_to_the_factory_name_no_focus() {
+    let mut config = config();
+    let factory = MeetingId::new("factory").unwrap();
+    config.factory = Some((factory, MeetingConfig::default()));
+    let mut world = World::new(config);
+    let text = Ua::calling("a", "factory").request("OPTIONS", "", None);
+    world.send(&text);
+    let ok = world.answer();
+    assert_eq!((code(&ok), ok.header(HeaderName::Contact)), (200, None));
+}
+
+#[test]
+fn a_meeting_that_only_watchers_hold_takes_no_call_while_draining() {
+    let mut world = World::default();
+    let mut watcher = Ua::new("watcher");
+    let text = watcher.request("SUBSCRIBE", "Event: conference\r\n", None);
+    world.send(&text);
+    let notify = world.sent().pop().unwrap();
+    let ok = watcher.respond(&notify, 200, "", None);
+    world.send(&ok);
+    world.focus.drain();
+    let invite = Ua::new("alice").invite(PHONE_OFFER, "");
+    world.send(&invite);
+    let refused = world.answer();
+    assert_eq!(code(&refused), 503);
+    assert!(refused.header(HeaderName::RetryAfter).is_some());
+}
+
+#[test]
+fn a_meeting_with_participants_takes_calls_while_draining() {
+    let mut world = World::default();
+    join(&mut world, &mut Ua::new("alice"));
+    world.focus.drain();
+    join(&mut world, &mut Ua::new("bob"));
 }
 
 #[test]

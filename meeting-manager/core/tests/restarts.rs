@@ -191,11 +191,16 @@ fn a_call_that_no_switch_took_for_a_while_goes_on_when_one_comes() {
 }
 
 #[test]
-fn a_first_call_meeting_keeps_its_kind_over_a_restart() {
-    let mut world = World::default();
+fn a_first_call_meeting_keeps_its_kind_and_policy_over_a_restart() {
+    let mut config = config();
+    config.first_call.as_mut().unwrap().audio_slots = 1;
+    let mut world = World::new(config);
     let mut alice = Ua::calling("alice", "adhoc");
     join(&mut world, &mut alice);
+    assert_eq!(world.switch().policy.unwrap().audio_slots, 1);
+    world.switch().policy = None;
     world.restart_focus();
+    assert_eq!(world.switch().policy.unwrap().audio_slots, 1);
     leave(&mut world, &mut alice);
     world.assert_nothing_left();
 }

@@ -131,7 +131,7 @@ fn behaviour_25_notifications_are_throttled_to_one_a_second() {
 }
 
 #[test]
-fn behaviour_25_a_change_while_a_notify_is_under_way_is_told_as_full_state() {
+fn behaviour_25_a_change_while_a_notify_is_under_way_is_told_when_that_is_answered() {
     let mut world = World::default();
     join(&mut world, &mut Ua::new("alice"));
     let mut watcher = Ua::new("watcher");
@@ -147,8 +147,9 @@ fn behaviour_25_a_change_while_a_notify_is_under_way_is_told_as_full_state() {
     let ok = watcher.respond(&first, 200, "", None);
     world.send(&ok);
     let next = world.request(Method::Notify);
-    assert_eq!(attribute(&body(&next), "state"), "full");
+    assert_eq!(attribute(&body(&next), "state"), "partial");
     assert!(body(&next).contains("sip:bob@example.org"));
+    assert_eq!(version(&next), version(&first) + 1);
 }
 
 #[test]
@@ -286,6 +287,181 @@ fn behaviour_25_it_goes_on_after_a_restart_with_a_higher_version() {
         assert!(version(&full) > version(&last));
         assert!(full.cseq().unwrap().number > last.cseq().unwrap().number);
     }
+}
+
+/// As a subscriber keeps it (RFC 4575 §4.4): users by entity; every document must follow on the one before.
+#[derive(Default)]
+struct List {
+    version: Option<u32>,
+    users: std::collections::BTreeSet<String>,
+}
+
+impl List {
+    fn take(&mut self, notify: &Message) {
+        let text = body(notify);
+        let xml = roxmltree::Document::parse(&text).unwrap();
+        if attribute(&text, "state") == "full" {
+            self.users.clear();
+        } else {
+            assert_eq!(self.version.map(|v| v + 1), Some(version(notify)), "no gap");
+        }
+        self.version = Some(version(notify));
+        let users = xml
+            .descendants()
+            .filter(|n| n.has_tag_name(("urn:ietf:params:xml:ns:conference-info", "user")));
+        for user in users {
+            let entity = user.attribute("entity").unwrap().to_owned();
+            if user.attribute("state") == Some("deleted") {
+                assert!(self.users.remove(&entity));
+            } else {
+                self.users.insert(entity);
+            }
+        }
+    }
+}
+
+/// Answers NOTIFYs until there are none; the longest body.
+fn take_all(world: &mut World, ua: &Ua, list: &mut List) -> usize {
+    let mut longest = 0;
+    loop {
+        let sent = world.sent();
+        let Some(notify) = sent.into_iter().find(|m| *m.method() == Method::Notify) else {
+            return longest;
+        };
+        longest = longest.max(notify.body().len());
+        list.take(&notify);
+        let ok = ua.respond(&notify, 200, "", None);
+        world.send(&ok);
+    }
+}
+
+fn crowd(world: &mut World, people: std::ops::Range<u32>) {
+    for n in people {
+        let name: &'static str = format!("user{n:04}").leak();
+        let mut ua = Ua::new(name);
+        join_quietly(world, &mut ua);
+        world.wire.retain(|m| *m.method() == Method::Notify);
+    }
+}
+
+#[test]
+fn behaviour_25_a_thousand_participants_are_told_in_parts_that_go_anywhere() {
+    let mut world = World::default();
+    crowd(&mut world, 0..990);
+    for (name, transport, limit) in [
+        ("udp", "", 5_000),
+        ("tcp", ";transport=tcp", 17_000),
+        ("ws", ";transport=ws", 17_000),
+    ] {
+        let mut watcher = Ua::new(name);
+        let contact = format!("@192.0.2.10:5080{transport}>\r\nRecord-Route");
+        let text = watcher
+            .request("SUBSCRIBE", EVENT, None)
+            .replace("@192.0.2.10:5080>\r\nRecord-Route", &contact);
+        world.send(&text);
+        let ok = world.wire.pop_front().unwrap();
+        assert_eq!(code(&ok), 200);
+        watcher.learn(&ok);
+        let mut list = List::default();
+        let longest = take_all(&mut world, &watcher, &mut list);
+        assert!(
+            longest > limit / 2 && longest < limit,
+            "{longest} over {name}"
+        );
+        assert_eq!(list.users.len(), 990);
+        let end = watcher.request("SUBSCRIBE", "Event: conference\r\nExpires: 0\r\n", None);
+        world.send(&end);
+        world.sent();
+    }
+
+    // Who comes while it is told in parts is not lost.
+    let mut watcher = Ua::new("watcher");
+    let text = watcher.request("SUBSCRIBE", EVENT, None);
+    world.send(&text);
+    watcher.learn(&world.wire.pop_front().unwrap());
+    crowd(&mut world, 990..1_000);
+    let mut list = List::default();
+    take_all(&mut world, &watcher, &mut list);
+    world.advance(Duration::from_secs(2));
+    take_all(&mut world, &watcher, &mut list);
+    assert_eq!(list.users.len(), 1_000);
+}
+
+#[test]
+fn behaviour_25_a_fetch_is_one_document_whatever_the_size() {
+    let mut world = World::default();
+    crowd(&mut world, 0..300);
+    let mut fetcher = Ua::new("fetcher");
+    let text = fetcher
+        .request("SUBSCRIBE", "Event: conference\r\nExpires: 0\r\n", None)
+        .replace(
+            "@192.0.2.10:5080>\r\nRecord-Route",
+            "@192.0.2.10:5080;transport=tcp>\r\nRecord-Route",
+        );
+    world.send(&text);
+    let only = world.request(Method::Notify);
+    assert!(only.body().len() < 50_000 && only.body().len() > 40_000);
+    assert!(body(&only).contains("<user-count>300</user-count>"));
+}
+
+#[test]
+fn behaviour_25_a_subscriber_that_could_not_take_a_notify_is_told_again() {
+    for (headers, wait) in [
+        ("", 5),
+        ("Retry-After: 20\r\n", 20),
+        ("Retry-After: 99999\r\n", 60),
+    ] {
+        let mut world = World::default();
+        join(&mut world, &mut Ua::new("alice"));
+        let mut watcher = Ua::new("watcher");
+        let (_, first) = subscribe(&mut world, &mut watcher);
+        world.advance(Duration::from_secs(2));
+        join_quietly(&mut world, &mut Ua::new("bob"));
+        let partial = world.request(Method::Notify);
+        let busy = watcher.respond(&partial, 500, headers, None);
+        world.send(&busy);
+        join_quietly(&mut world, &mut Ua::new("carol"));
+        world.advance(Duration::from_millis(wait * 1_000 - 100));
+        assert!(
+            world.sent().iter().all(|m| *m.method() != Method::Notify),
+            "not before {wait} s"
+        );
+        world.advance(Duration::from_millis(200));
+        let again = notify(&mut world, &watcher);
+        assert_eq!(attribute(&body(&again), "state"), "full");
+        for name in ["alice", "bob", "carol"] {
+            assert!(body(&again).contains(&format!("sip:{name}@example.org")));
+        }
+        assert_eq!(version(&again), version(&first) + 2);
+        world.advance(Duration::from_secs(10));
+        assert!(world.sent().is_empty(), "once");
+    }
+}
+
+#[test]
+fn nobody_calls_a_meeting_into_being_to_watch_it() {
+    let mut world = World::default();
+    let mut watcher = Ua::calling("watcher", "adhoc");
+    let text = watcher.request("SUBSCRIBE", EVENT, None);
+    world.send(&text);
+    assert_eq!(code(&world.answer()), 404);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn what_goes_over_tcp_names_the_tcp_port_in_its_via() {
+    let mut world = World::default();
+    join(&mut world, &mut Ua::new("alice"));
+    join(&mut world, &mut Ua::new("bob"));
+    let mut watcher = Ua::new("watcher");
+    let (_, long) = subscribe(&mut world, &mut watcher);
+    assert!(long.to_bytes().len() > 1_300);
+    let via = long.header(HeaderName::Via).unwrap();
+    assert!(via.starts_with("SIP/2.0/TCP 127.0.0.1:5071;"), "{via}");
+    world.advance(Duration::from_secs(601));
+    let short = world.sent().remove(0);
+    let via = short.header(HeaderName::Via).unwrap();
+    assert!(via.starts_with("SIP/2.0/UDP 127.0.0.1:5070;"), "{via}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A SIP client of a few lines, over UDP, TCP or WebSocket: what it says stands in the test.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -31,6 +32,8 @@ pub struct Phone {
     display: String,
     sequence: u32,
     authorization: Option<String>,
+    /// Requests that came while an answer was waited for.
+    early: VecDeque<String>,
 }
 
 /// A call that was answered.
@@ -136,6 +139,7 @@ impl Phone {
             display: user.to_owned(),
             sequence: 0,
             authorization: None,
+            early: VecDeque::new(),
         }
     }
 
@@ -188,7 +192,8 @@ impl Phone {
     /// The next request with this method; others are passed over.
     pub fn await_request(&mut self, method: &str) -> String {
         loop {
-            let message = self.receive();
+            let early = self.early.pop_front();
+            let message = early.unwrap_or_else(|| self.receive());
             if message.starts_with(&format!("{method} ")) {
                 return message;
             }
@@ -215,6 +220,16 @@ impl Phone {
         let more = format!("Expires: {expires}\r\n");
         let from = format!("{own};tag={id}");
         self.transact("REGISTER", &uri, &id, &from, &own, &more, "")
+    }
+
+    /// Subscribes to the list of a meeting; the final answer. NOTIFYs follow.
+    pub fn subscribe(&mut self, meeting: &str) -> String {
+        let uri = format!("sip:{meeting}@{}", self.domain);
+        let id = self.fresh("subscribe");
+        let from = format!("<sip:{}@{}>;tag={id}", self.user, self.domain);
+        let more = "Event: conference\r\nExpires: 600\r\n";
+        let to = format!("<{uri}>");
+        self.transact("SUBSCRIBE", &uri, &id, &from, &to, more, "")
     }
 
     /// Calls with plain audio; a call where it was answered, else the final answer.
@@ -381,6 +396,9 @@ impl Phone {
             let message = self.receive();
             if status(&message) >= 200 && header(&message, "CSeq") == Some(&wanted) {
                 return message;
+            }
+            if status(&message) == 0 {
+                self.early.push_back(message);
             }
         }
     }

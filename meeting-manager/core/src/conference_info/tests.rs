@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use roxmltree::{Document, Node};
+use roxmltree::{Document as Xml, Node};
 
 use super::*;
 
@@ -74,7 +74,7 @@ struct Subscriber {
 
 impl Subscriber {
     fn take(&mut self, document: &str) {
-        let xml = Document::parse(document).expect("well-formed");
+        let xml = Xml::parse(document).expect("well-formed");
         let root = xml.root_element();
         let version: u32 = root.attribute("version").unwrap().parse().unwrap();
         if root.attribute("state") == Some("full") {
@@ -97,6 +97,35 @@ impl Subscriber {
     }
 }
 
+/// More than any meeting of these tests needs.
+const ROOM: usize = 1 << 20;
+
+fn full(conference: &Conference, version: u32) -> String {
+    let part = part(None, conference, None, ROOM).expect("a full document");
+    assert_eq!(part.rest, None);
+    part.document.with_version(version)
+}
+
+fn diff(previous: &Conference, current: &Conference, version: u32) -> Option<String> {
+    let part = part(Some(previous), current, None, ROOM)?;
+    assert_eq!(part.rest, None);
+    Some(part.document.with_version(version))
+}
+
+/// All that takes a subscriber from one state to another.
+fn parts(told: Option<&Conference>, target: &Conference, room: usize) -> Vec<Document> {
+    let mut documents = Vec::new();
+    let mut after: Option<String> = None;
+    while let Some(part) = part(told, target, after.as_deref(), room) {
+        documents.push(part.document);
+        after = part.rest;
+        if after.is_none() {
+            break;
+        }
+    }
+    documents
+}
+
 fn assert_same(subscriber: &Subscriber, conference: &Conference) {
     let mut fresh = Subscriber::default();
     fresh.take(&full(conference, 1));
@@ -107,7 +136,7 @@ fn assert_same(subscriber: &Subscriber, conference: &Conference) {
 #[test]
 fn full_document_names_everyone_with_role_and_source() {
     let text_of = full(&conference(&[("alice", 7), ("bob", 9)]), 3);
-    let xml = Document::parse(&text_of).unwrap();
+    let xml = Xml::parse(&text_of).unwrap();
     let root = xml.root_element();
     assert!(root.has_tag_name((NS, "conference-info")));
     assert_eq!(root.attribute("entity"), Some("sip:standup@example.com"));
@@ -162,7 +191,7 @@ fn text_that_looks_like_markup_stays_text() {
     let quoted = "sip:a\"b<c>&'\t@example.com";
     state.users.insert(quoted.to_owned(), user("bob", 9));
     let document = full(&state, 1);
-    let xml = Document::parse(&document).unwrap();
+    let xml = Xml::parse(&document).unwrap();
     let users: Vec<_> = child(xml.root_element(), "users")
         .unwrap()
         .children()
@@ -187,7 +216,7 @@ fn partial_document_has_the_changed_users_only() {
     let endpoint = endpoint.endpoints.values_mut().next().unwrap();
     endpoint.media[0].muted = true;
     let document = diff(&before, &after, 2).unwrap();
-    let xml = Document::parse(&document).unwrap();
+    let xml = Xml::parse(&document).unwrap();
     let root = xml.root_element();
     assert_eq!(root.attribute("state"), Some("partial"));
     assert!(child(root, "conference-description").is_none());
@@ -206,9 +235,9 @@ fn partial_document_has_the_changed_users_only() {
     assert_eq!(
         summary,
         [
+            ("sip:user003@example.com", "deleted"),
             ("sip:user007@example.com", "full"),
             ("sip:zoe@example.com", "full"),
-            ("sip:user003@example.com", "deleted"),
         ]
     );
 }
@@ -225,7 +254,7 @@ fn title_and_lock_are_told_without_users() {
     after.title = "Retro".to_owned();
     after.locked = true;
     let document = diff(&before, &after, 2).unwrap();
-    let xml = Document::parse(&document).unwrap();
+    let xml = Xml::parse(&document).unwrap();
     let root = xml.root_element();
     assert_eq!(
         text(root, &["conference-description", "subject"]),
@@ -239,7 +268,7 @@ fn title_and_lock_are_told_without_users() {
 fn a_change_of_most_users_is_a_full_document() {
     let before = crowd(10);
     let document = diff(&before, &conference(&[("zoe", 99)]), 2).unwrap();
-    let xml = Document::parse(&document).unwrap();
+    let xml = Xml::parse(&document).unwrap();
     assert_eq!(xml.root_element().attribute("state"), Some("full"));
 }
 
@@ -247,17 +276,15 @@ fn a_change_of_most_users_is_a_full_document() {
 fn first_change_is_told_at_once_and_a_flurry_as_one_after_the_interval() {
     let start = Instant::now();
     let mut state = crowd(3);
-    let mut feed = Feed::new(state.clone(), 1, Duration::from_millis(500));
-    let mut subscriber = Subscriber::default();
-    subscriber.take(&feed.full());
+    let mut feed = Feed::new(state.clone(), Duration::from_millis(500));
     assert_eq!(feed.poll_timeout(start), None);
 
     state
         .users
         .insert("sip:zoe@example.com".to_owned(), user("zoe", 99));
     feed.on_changed();
-    subscriber.take(&feed.poll_document(&state, start).expect("at once"));
-    assert_eq!(subscriber.users.len(), 4);
+    assert_eq!(*feed.publish(&state, start).expect("at once"), crowd(3));
+    assert_eq!(**feed.published(), state);
 
     for name in ["yan", "xia", "wim"] {
         state
@@ -265,13 +292,12 @@ fn first_change_is_told_at_once_and_a_flurry_as_one_after_the_interval() {
             .insert(format!("sip:{name}@example.com"), user(name, 1));
         feed.on_changed();
         let soon = start + Duration::from_millis(499);
-        assert_eq!(feed.poll_document(&state, soon), None);
+        assert_eq!(feed.publish(&state, soon), None);
     }
     let due = feed.poll_timeout(start).unwrap();
     assert_eq!(due, start + Duration::from_millis(500));
-    subscriber.take(&feed.poll_document(&state, due).expect("due"));
-    assert_same(&subscriber, &state);
-    assert_eq!(feed.version(), 3);
+    assert!(feed.publish(&state, due).is_some());
+    assert_eq!(**feed.published(), state);
     assert_eq!(feed.poll_timeout(due), None);
 }
 
@@ -279,67 +305,91 @@ fn first_change_is_told_at_once_and_a_flurry_as_one_after_the_interval() {
 fn a_change_taken_back_is_not_told_and_delays_nothing() {
     let start = Instant::now();
     let state = crowd(3);
-    let mut feed = Feed::new(state.clone(), 1, Duration::from_secs(5));
+    let mut feed = Feed::new(state.clone(), Duration::from_secs(5));
     feed.on_changed();
-    assert_eq!(feed.poll_document(&state, start), None);
-    assert_eq!(feed.version(), 1);
+    assert_eq!(feed.publish(&state, start), None);
     feed.on_changed();
-    assert!(feed.poll_document(&crowd(4), start).is_some());
+    assert!(feed.publish(&crowd(4), start).is_some());
 }
 
 #[test]
-fn subscriber_who_comes_between_two_documents_sees_no_gap() {
-    let start = Instant::now();
-    let mut feed = Feed::new(crowd(3), 1, Duration::from_secs(1));
-    feed.on_changed();
-    feed.poll_document(&crowd(4), start).unwrap();
-    let state = crowd(6);
-    feed.on_changed();
-    let mut late = Subscriber::default();
-    late.take(&feed.full());
-    assert_eq!(late.users.len(), 4, "what was told so far");
-    late.take(
-        &feed
-            .poll_document(&state, start + Duration::from_secs(1))
-            .unwrap(),
+fn a_thousand_participants_are_told_in_documents_that_every_element_takes() {
+    let state = crowd(1_000);
+    for room in [4_096, 16_384] {
+        let documents = parts(None, &state, room);
+        assert!(documents.iter().all(|d| d.len() < room + 1_024));
+        // Not many more than there must be.
+        assert!(documents.len() < full(&state, 1).len() * 5 / 4 / room);
+        let mut subscriber = Subscriber::default();
+        for (version, document) in (7..).zip(&documents) {
+            subscriber.take(&document.with_version(version));
+        }
+        assert_eq!(subscriber.users.len(), 1_000);
+        assert_same(&subscriber, &state);
+    }
+    let first = parts(None, &state, 4_096).remove(0).with_version(1);
+    let xml = Xml::parse(&first).unwrap();
+    assert_eq!(xml.root_element().attribute("state"), Some("full"));
+    assert_eq!(
+        text(xml.root_element(), &["conference-state", "user-count"]),
+        Some("1000")
     );
-    assert_same(&late, &state);
 }
 
 #[test]
-fn random_changes_lead_every_subscriber_to_the_same_state() {
+fn one_person_with_very_many_devices_is_no_longer_than_a_document() {
+    let mut state = crowd(2);
+    let someone = state.users.values_mut().next().unwrap();
+    let endpoint = someone.endpoints.values().next().unwrap().clone();
+    for n in 0..1_000 {
+        someone
+            .endpoints
+            .insert(format!("sip:leg{n}@example.com"), endpoint.clone());
+    }
+    let documents = parts(None, &state, 4_096);
+    assert!(documents.iter().all(|d| d.len() < 4_096 + 1_024));
+    let mut subscriber = Subscriber::default();
+    for (version, document) in (1..).zip(&documents) {
+        subscriber.take(&document.with_version(version));
+    }
+    assert_eq!(subscriber.users.len(), 2);
+}
+
+#[test]
+fn random_changes_lead_every_subscriber_to_the_same_state_in_documents_of_any_length() {
     let mut seed = 1u64;
     let mut next = |below: u64| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (seed >> 33) % below
     };
-    let mut now = Instant::now();
     let mut state = crowd(8);
-    let mut feed = Feed::new(state.clone(), 41, DEFAULT_INTERVAL);
+    let mut told = None;
     let mut subscriber = Subscriber::default();
-    subscriber.take(&feed.full());
+    let mut version = 41;
     for _ in 0..500 {
-        let entity = format!("sip:user{:03}@example.com", next(12));
-        match next(3) {
-            0 => drop(state.users.remove(&entity)),
-            1 => drop(state.users.insert(entity, user("again", 5))),
-            _ => state.locked = !state.locked,
+        for _ in 0..next(6) {
+            let entity = format!("sip:user{:03}@example.com", next(12));
+            match next(3) {
+                0 => drop(state.users.remove(&entity)),
+                1 => drop(state.users.insert(entity, user("again", 5))),
+                _ => state.locked = !state.locked,
+            }
         }
-        feed.on_changed();
-        now += Duration::from_millis(next(400));
-        if let Some(document) = feed.poll_document(&state, now) {
-            subscriber.take(&document);
-            assert_same(&subscriber, &state);
+        let room = usize::try_from(next(3_000)).unwrap();
+        for document in parts(told.as_ref(), &state, room) {
+            version += 1;
+            subscriber.take(&document.with_version(version));
         }
+        assert_same(&subscriber, &state);
+        told = Some(state.clone());
     }
-    assert!(feed.version() > 100);
+    assert!(version > 300, "{version}");
 }
 
 #[test]
 fn end_of_the_meeting_is_a_document_of_state_deleted() {
-    let mut feed = Feed::new(crowd(1), 7, DEFAULT_INTERVAL);
-    let document = feed.end();
-    let xml = Document::parse(&document).unwrap();
+    let document = deleted("sip:standup@example.com").with_version(8);
+    let xml = Xml::parse(&document).unwrap();
     assert_eq!(xml.root_element().attribute("state"), Some("deleted"));
     assert_eq!(xml.root_element().attribute("version"), Some("8"));
 }

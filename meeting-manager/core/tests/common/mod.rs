@@ -44,11 +44,14 @@ pub struct FakeSwitch {
     pub instance: u32,
     pub meetings: BTreeMap<String, (u64, BTreeMap<String, ctl::Leg>)>,
     pub applies: usize,
+    /// Of the latest request.
+    pub policy: Option<ctl::MeetingPolicy>,
 }
 
 impl FakeSwitch {
     fn apply(&mut self, request: &ctl::ApplyRequest) -> Result<ctl::ApplyResponse, ApplyFailure> {
         self.applies += 1;
+        self.policy = request.policy;
         let entry = self.meetings.entry(request.meeting.clone()).or_default();
         if request.epoch < entry.0 {
             return Err(ApplyFailure::Fenced);
@@ -146,6 +149,7 @@ pub fn config() -> FocusConfig {
     let mut config = FocusConfig {
         domain: "example.org".into(),
         sent_by: "127.0.0.1:5070".into(),
+        sent_by_stream: "127.0.0.1:5071".into(),
         ..FocusConfig::default()
     };
     config.meetings.insert(
