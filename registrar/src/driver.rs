@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use cluster::records::{Member, Owner};
 use cluster::{Entry, Revision, Store, StoreError, Txn, TxnOutcome};
 use registrar_core::{BindingSet, Command, Core, ResolveId, StoreId, StoreReply, Users};
+use sip::digest::Algorithm;
 use sip::{Limits, Message, Transport};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -49,8 +50,8 @@ pub(crate) struct Driver {
     pub(crate) stop: CancellationToken,
     /// Requests without a final response, kept up to date for who waits for them.
     pub(crate) pending: watch::Sender<usize>,
-    /// The users' file, watched since before it was read, and the realm.
-    pub(crate) users: Option<(Watched, String)>,
+    /// The users' file, watched since before it was read, the realm and the algorithms offered.
+    pub(crate) users: Option<(Watched, String, Vec<Algorithm>)>,
 }
 
 /// Time since the Unix epoch; zero on a machine whose clock stands before it.
@@ -156,10 +157,9 @@ impl Driver {
     /// Runs until stopped, or until the transports are gone.
     pub(crate) async fn run(mut self, mut known: Known) {
         let (done_in, mut done) = mpsc::unbounded_channel();
-        let users = self
-            .users
-            .take()
-            .map(|(watched, realm)| tokio::spawn(watch_users(watched, realm, done_in.clone())));
+        let users = self.users.take().map(|(watched, realm, digest)| {
+            tokio::spawn(watch_users(watched, realm, digest, done_in.clone()))
+        });
         let mut tick = tokio::time::interval(TICK);
         loop {
             // Before what ends a request goes out: who sees its answer sees the count without it.
@@ -295,7 +295,12 @@ async fn reread(store: &dyn Store, aor: &str) -> StoreReply {
 }
 
 /// Reads the users' file again whenever it changes; a file with a mistake leaves the users as they were.
-async fn watch_users(mut watched: Watched, realm: String, done: mpsc::UnboundedSender<Done>) {
+async fn watch_users(
+    mut watched: Watched,
+    realm: String,
+    digest: Vec<Algorithm>,
+    done: mpsc::UnboundedSender<Done>,
+) {
     let mut tick = tokio::time::interval(TICK);
     loop {
         tick.tick().await;
@@ -304,6 +309,7 @@ async fn watch_users(mut watched: Watched, realm: String, done: mpsc::UnboundedS
         }
         match users::load(watched.path(), &realm) {
             Ok(users) => {
+                users::warn_of_shut_out(&users, &digest);
                 if done.send(Done::Users(users)).is_err() {
                     return;
                 }

@@ -131,6 +131,7 @@ impl Registrar {
         } else {
             registrar_core::Users::default()
         };
+        users::warn_of_shut_out(&table, &config.digest);
         let loading = load(store.as_ref());
         let (secrets, readings) = tokio::time::timeout(STORE_PATIENCE, loading)
             .await
@@ -204,7 +205,7 @@ impl Registrar {
             queries: query_out,
             stop: stop.clone(),
             pending: pending_in,
-            users: watched.map(|w| (w, config.realm().to_owned())),
+            users: watched.map(|w| (w, config.realm().to_owned(), config.digest.clone())),
         };
         tasks.spawn(driver.run(known));
 

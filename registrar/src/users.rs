@@ -18,7 +18,7 @@ use std::time::SystemTime;
 
 use registrar_core::{User, Users};
 use serde::Deserialize;
-use sip::digest::Ha1;
+use sip::digest::{Algorithm, Ha1};
 
 /// Largest file read, bytes.
 const FILE_MAX: u64 = 64 << 20;
@@ -131,6 +131,42 @@ pub fn load(path: &Path, realm: &str) -> Result<Users, UsersError> {
         Err(e) => return Err(file_error(path, e)),
     };
     parse(path, &text, realm)
+}
+
+/// What keeps users out who are in the file: a client answers the first algorithm that it knows (RFC 8760 §2.5), also
+/// where this user's password is only known for a later one.
+pub(crate) fn shut_out(users: &Users, digest: &[Algorithm]) -> Option<String> {
+    let offered = users.answerable(digest);
+    let first_has = |user: &&User| offered.first().is_some_and(|a| user.has(*a));
+    let any_has = |user: &&User| offered.iter().any(|a| user.has(*a));
+    let tell = |out: Vec<&User>, what: &str| {
+        let names: Vec<&str> = out.iter().take(3).map(|u| u.name.as_str()).collect();
+        let more = if out.len() > names.len() { ", ..." } else { "" };
+        (!out.is_empty()).then(|| {
+            let (count, names) = (out.len(), names.join(", "));
+            format!("{count} of the users ({names}{more}) {what}")
+        })
+    };
+    tell(
+        users.iter().filter(|u| !any_has(u)).collect(),
+        "cannot log in at all: their passwords are known for no algorithm of registrar.digest",
+    )
+    .or_else(|| {
+        tell(
+            users
+                .iter()
+                .filter(|u| !first_has(u) && u.has(Algorithm::Md5))
+                .collect(),
+            "have an MD5 password only, and cannot log in from a client that speaks SHA-256: set them a new \
+             password, or registrar.digest = [\"MD5\"]",
+        )
+    })
+}
+
+pub(crate) fn warn_of_shut_out(users: &Users, digest: &[Algorithm]) {
+    if let Some(what) = shut_out(users, digest) {
+        tracing::warn!("{what}");
+    }
 }
 
 fn read(path: &Path) -> io::Result<String> {
@@ -523,6 +559,32 @@ mod tests {
                 other => panic!("{text}: {other:?}"),
             }
         }
+    }
+
+    #[test]
+    fn users_whom_the_first_algorithm_keeps_out_are_told() {
+        let both = [Algorithm::Sha256, Algorithm::Md5];
+        let (sha, md5) = ("a".repeat(64), "b".repeat(32));
+        let told = |text: &str, digest: &[Algorithm]| {
+            let (_keep, path) = file("users.csv", text);
+            shut_out(&load(&path, "example.org").expect("reads"), digest)
+        };
+        let old = format!("old,{md5}\n");
+        let new = format!("new,{sha},{md5}\n");
+        let mixed = old.clone() + &new;
+        assert_eq!(told(&old, &both), None, "MD5 alone is offered then");
+        assert_eq!(told(&new, &both), None);
+        assert_eq!(told(&mixed, &[Algorithm::Md5]), None);
+        let mixed = told(&mixed, &both).expect("one is kept out");
+        assert!(
+            mixed.starts_with("1 of the users (old) have an MD5"),
+            "{mixed}"
+        );
+        let none = told(&old, &[Algorithm::Sha256]).expect("nobody gets in");
+        assert!(none.contains("cannot log in at all"), "{none}");
+        let (_keep, path) = file("users.csv", "");
+        let empty = load(&path, "example.org").expect("reads");
+        assert_eq!(shut_out(&empty, &both), None);
     }
 
     #[test]

@@ -169,8 +169,13 @@ impl Authenticator {
     /// Offers only these algorithms, in this order. Some clients look at the first challenge alone.
     #[must_use]
     pub fn offering(mut self, algorithms: &[Algorithm]) -> Self {
-        self.algorithms = algorithms.to_vec();
+        self.offer(algorithms);
         self
+    }
+
+    /// As [`Self::offering`], from now on.
+    pub fn offer(&mut self, algorithms: &[Algorithm]) {
+        self.algorithms = algorithms.to_vec();
     }
 
     /// Challenge values, by default SHA-256 then MD5 (RFC 8760 §2.4), for WWW-Authenticate or Proxy-Authenticate.

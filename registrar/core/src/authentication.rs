@@ -85,6 +85,12 @@ impl Authentication {
         }
     }
 
+    /// Offers what `users` can answer.
+    pub(crate) fn offer_to(&mut self, users: &Users, settings: &Settings) {
+        self.authenticator
+            .offer(&users.answerable(&settings.digest));
+    }
+
     /// Who the digest credentials of `message` prove it is from; else the challenge or refusal to answer with.
     pub(crate) fn verify(
         &mut self,

@@ -216,6 +216,7 @@ impl Core {
 
     /// The table of local users, as a whole.
     pub fn handle_users(&mut self, users: Users) {
+        self.authentication.offer_to(&users, &self.settings);
         self.users = users;
     }
 

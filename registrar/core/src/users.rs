@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use sip::digest::Ha1;
+use sip::digest::{Algorithm, Ha1};
 
 /// One local user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,17 @@ pub struct User {
     pub sha256: Option<String>,
     /// HA1 by MD5, hex.
     pub md5: Option<String>,
+}
+
+impl User {
+    /// Whether the password is known for an algorithm.
+    #[must_use]
+    pub fn has(&self, algorithm: Algorithm) -> bool {
+        match algorithm {
+            Algorithm::Sha256 => self.sha256.is_some(),
+            Algorithm::Md5 => self.md5.is_some(),
+        }
+    }
 }
 
 /// All local users.
@@ -55,6 +66,19 @@ impl Users {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Those of `wanted` that some user can answer for; all where that is none. A client takes the first it knows
+    /// (RFC 8760 §2.5): one that no user has would keep everybody out.
+    #[must_use]
+    pub fn answerable(&self, wanted: &[Algorithm]) -> Vec<Algorithm> {
+        let some_has = |a: &Algorithm| self.iter().any(|user| user.has(*a));
+        let kept: Vec<Algorithm> = wanted.iter().copied().filter(some_has).collect();
+        if kept.is_empty() {
+            wanted.to_vec()
+        } else {
+            kept
+        }
     }
 
     /// What digest checks against. A missing algorithm is filled with a keyed value nobody can know: an

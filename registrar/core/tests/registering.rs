@@ -3,7 +3,7 @@
 mod common;
 
 use common::{DOMAIN, WALL, World, hop, settings, text, udp};
-use registrar_core::{Settings, StoreReply};
+use registrar_core::{Settings, StoreReply, User};
 use sip::{FlowId, HeaderName, Transport};
 use std::time::Duration;
 
@@ -25,6 +25,27 @@ fn challenge_offers_sha_256_before_md5_with_qop_auth() {
     assert!(challenges[0].contains("SHA-256"), "{challenges:?}");
     assert!(challenges[1].contains("MD5"), "{challenges:?}");
     assert!(challenges.iter().all(|c| c.contains("qop=\"auth\"")));
+}
+
+#[test]
+fn algorithm_that_no_user_can_answer_is_not_offered() {
+    let md5_only = |name: &str| User {
+        name: name.into(),
+        display: String::new(),
+        sha256: None,
+        md5: Some(sip::digest::Ha1::new(name, DOMAIN, "secret").md5),
+    };
+    let mut world = World::new();
+    world
+        .core
+        .handle_users(["alice", "bob"].map(md5_only).into_iter().collect());
+    // `register` answers the first challenge, as phones do.
+    let ok = world.register("alice", udp(1), "<sip:alice@198.51.100.1>");
+    assert_eq!(contacts(&ok).len(), 1);
+    world
+        .core
+        .handle_users([md5_only("bob")].into_iter().collect());
+    world.register("bob", udp(1), "<sip:bob@198.51.100.1>");
 }
 
 #[test]
