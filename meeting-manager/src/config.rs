@@ -235,9 +235,16 @@ impl Config {
     /// # Errors
     /// [`Invalid`] for the first setting that cannot be.
     pub fn check(&self) -> Result<(), Invalid> {
-        self.focus("127.0.0.1").map(drop)?;
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything that is wrong.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Invalid> {
+        let mut found = self.service_problems();
+        found.extend(self.meeting_problems());
         if self.id.is_empty() {
-            return Err(invalid(
+            found.push(invalid(
                 "id",
                 "is empty",
                 "give this meeting manager a name",
@@ -245,25 +252,71 @@ impl Config {
         }
         if self.udp.is_empty() && self.tcp.is_empty() {
             let instead = "write an address, for example udp = [\"127.0.0.1:5070\"]";
-            return Err(invalid("udp", "nothing to listen on", instead));
+            found.push(invalid("udp", "nothing to listen on", instead));
         }
-        let all = self.udp.iter().chain(&self.tcp);
-        let any = all.clone().any(|a| a.ip().is_unspecified());
-        if any && self.advertise.is_empty() {
-            return Err(invalid(
+        let mut all = self.udp.iter().chain(&self.tcp);
+        if self.advertise.is_empty() && all.any(|a| a.ip().is_unspecified()) {
+            found.push(invalid(
                 "advertise",
                 "is needed where all addresses are listened on",
                 "write the address by which registrars reach this machine",
             ));
         }
         if !self.advertise.is_empty() && self.advertise.parse::<IpAddr>().is_err() {
-            return Err(invalid(
+            found.push(invalid(
                 "advertise",
                 format!("{:?} is no address", self.advertise),
                 "write an IPv4 or IPv6 address without a port",
             ));
         }
-        Ok(())
+        found
+    }
+
+    fn service_problems(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        if self.domain.is_empty() {
+            let instead = "write the domain of the meeting addresses";
+            found.push(invalid("domain", "is empty", instead));
+        }
+        if self.session_min < 90 {
+            let instead = "write 90 or more (RFC 4028 §4)";
+            found.push(invalid("session_min", "is too short", instead));
+        }
+        if self.session_expires < self.session_min {
+            let instead = "write as much or more";
+            found.push(invalid("session_expires", "is below session_min", instead));
+        }
+        found.extend(codecs("audio_codecs", &self.audio_codecs, &AUDIO_CODECS).err());
+        found.extend(codecs("video_codecs", &self.video_codecs, &VIDEO_CODECS).err());
+        if self.audio_codecs.is_empty() {
+            let instead = "write for example [\"opus\", \"G722\", \"PCMU\", \"PCMA\"]";
+            found.push(invalid("audio_codecs", "nobody could be heard", instead));
+        }
+        found.extend(networks(&self.trusted_networks).err());
+        found.extend(self.suites().err());
+        found
+    }
+
+    fn meeting_problems(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut seen = std::collections::BTreeSet::new();
+        for meeting in &self.meetings {
+            match meeting_id("meetings.id", &meeting.id) {
+                Err(e) => found.push(e),
+                Ok(id) if !seen.insert(id.clone()) => found.push(invalid(
+                    "meetings.id",
+                    format!("{:?} is there twice", meeting.id),
+                    "give each meeting a name of its own",
+                )),
+                Ok(_) => {}
+            }
+            found.extend(slots("meetings.audio_slots", meeting.audio_slots).err());
+        }
+        found.extend(slots("first_call.audio_slots", self.first_call.audio_slots).err());
+        if !self.factory.is_empty() {
+            found.extend(meeting_id("factory", &self.factory).err());
+        }
+        found
     }
 
     /// What the core is told. `sent_by` is `host[:port]` for our Via, whatever the transport.
@@ -271,41 +324,11 @@ impl Config {
     /// # Errors
     /// [`Invalid`] for the first setting that cannot be.
     pub(crate) fn focus(&self, sent_by: &str) -> Result<FocusConfig, Invalid> {
-        if self.domain.is_empty() {
-            return Err(invalid(
-                "domain",
-                "is empty",
-                "write the domain of the meeting addresses",
-            ));
-        }
-        if self.session_min < 90 {
-            let instead = "write 90 or more (RFC 4028 §4)";
-            return Err(invalid("session_min", "is too short", instead));
-        }
-        if self.session_expires < self.session_min {
-            let instead = "write as much or more";
-            return Err(invalid("session_expires", "is below session_min", instead));
-        }
-        codecs("audio_codecs", &self.audio_codecs, &AUDIO_CODECS)?;
-        codecs("video_codecs", &self.video_codecs, &VIDEO_CODECS)?;
-        if self.audio_codecs.is_empty() {
-            let instead = "write for example [\"opus\", \"G722\", \"PCMU\", \"PCMA\"]";
-            return Err(invalid("audio_codecs", "nobody could be heard", instead));
-        }
+        self.check()?;
         let mut meetings = BTreeMap::new();
         for meeting in &self.meetings {
-            let id = meeting_id("meetings.id", &meeting.id)?;
-            slots("meetings.audio_slots", meeting.audio_slots)?;
-            if meetings.insert(id, meeting.core()).is_some() {
-                let what = format!("{:?} is there twice", meeting.id);
-                return Err(invalid(
-                    "meetings.id",
-                    what,
-                    "give each meeting a name of its own",
-                ));
-            }
+            meetings.insert(meeting_id("meetings.id", &meeting.id)?, meeting.core());
         }
-        slots("first_call.audio_slots", self.first_call.audio_slots)?;
         let factory = match self.factory.as_str() {
             "" => None,
             name => Some((meeting_id("factory", name)?, self.first_call.core())),

@@ -228,7 +228,10 @@ fn host(text: &str) -> Option<String> {
         && bare
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-'));
-    (name || bare.parse::<IpAddr>().is_ok()).then(|| bare.to_ascii_lowercase())
+    // RFC 1123 §2.1: what ends in a number is an address, or a mistake in one
+    let last = bare.trim_end_matches('.').rsplit('.').next();
+    let numeric = last.is_none_or(|label| label.bytes().all(|b| b.is_ascii_digit()));
+    (name && !numeric || bare.parse::<IpAddr>().is_ok()).then(|| bare.to_ascii_lowercase())
 }
 
 pub(crate) fn parse_advertise(text: &str) -> Option<Advertise> {
@@ -300,8 +303,34 @@ impl Config {
     /// # Errors
     /// The first thing that does not.
     pub fn check(&self) -> Result<(), Invalid> {
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything that does not fit.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Invalid> {
+        let mut found = self.name_problems();
+        let trusted = networks("trusted_networks", &self.trusted_networks);
+        found.extend(trusted.err());
+        let balancers = networks("proxy_protocol_from", &self.proxy_protocol_from);
+        found.extend(balancers.err());
+        if self.certificate.is_some() != self.key.is_some() {
+            found.push(invalid(
+                "certificate",
+                "certificate and key belong together",
+                "both, or neither",
+            ));
+        }
+        found.extend(self.listener_problems());
+        found.extend(self.time_problems());
+        found.extend(self.meeting_problems());
+        found
+    }
+
+    fn name_problems(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
         if self.node.is_empty() || self.node.len() > 64 {
-            return Err(invalid(
+            found.push(invalid(
                 "node",
                 "must have 1 to 64 characters",
                 "\"registrar-1\"",
@@ -312,122 +341,122 @@ impl Config {
             ("aliases", &self.aliases),
             ("web_hosts", &self.web_hosts),
         ] {
-            if let Some(bad) = list.iter().find(|h| host(h).is_none()) {
-                return Err(invalid(
+            found.extend(list.iter().filter(|h| host(h).is_none()).map(|bad| {
+                invalid(
                     key,
                     format!("{bad:?} is not a host name"),
                     "a host name like \"example.org\", or an address",
-                ));
-            }
+                )
+            }));
         }
         if self.realm.contains(['"', '\\']) {
-            return Err(invalid("realm", "may not have quotes", "the domain"));
+            found.push(invalid("realm", "may not have quotes", "the domain"));
         }
         for (key, list) in [
             ("advertise", &self.advertise),
             ("advertise_internal", &self.advertise_internal),
         ] {
-            if let Some(bad) = list.iter().find(|a| parse_advertise(a).is_none()) {
-                return Err(invalid(
+            let is_bad = |text: &&String| parse_advertise(text).is_none();
+            found.extend(list.iter().filter(is_bad).map(|bad| {
+                invalid(
                     key,
                     format!("{bad:?} is not an address"),
                     "\"203.0.113.5\", \"[2001:db8::5]\" or \"tls:sip.example.org:5061\"",
-                ));
-            }
+                )
+            }));
         }
-        networks("trusted_networks", &self.trusted_networks)?;
-        networks("proxy_protocol_from", &self.proxy_protocol_from)?;
-        if self.certificate.is_some() != self.key.is_some() {
-            return Err(invalid(
-                "certificate",
-                "certificate and key belong together",
-                "both, or neither",
-            ));
-        }
-        self.check_listeners()?;
-        self.check_times()?;
-        self.check_meetings()
+        found
     }
 
-    fn check_listeners(&self) -> Result<(), Invalid> {
+    fn listener_problems(&self) -> Vec<Invalid> {
         let lists = [&self.udp, &self.tcp, &self.tls, &self.http, &self.https];
         if lists.iter().all(|l| l.is_empty()) {
-            return Err(invalid(
+            return vec![invalid(
                 "udp",
                 "no listener at all",
                 "udp = [\"0.0.0.0:5060\"]",
-            ));
+            )];
         }
         let streams = [
-            ("tcp", &self.tcp),
+            ("tcp", self.tcp.as_slice()),
             ("tls", &self.tls),
             ("http", &self.http),
             ("https", &self.https),
+            ("admin", self.admin.as_slice()),
         ];
-        let mut seen: Vec<(&str, SocketAddr)> = Vec::new();
-        for (key, list) in streams {
-            for address in list.iter().filter(|a| a.port() != 0) {
-                if let Some((other, _)) = seen.iter().find(|(_, a)| clash(*a, *address)) {
-                    return Err(invalid(
-                        key,
-                        format!("{address} is taken by {other}"),
-                        "another port",
-                    ));
-                }
-                seen.push((key, *address));
-            }
-        }
-        Ok(())
+        let mut found = taken_twice(&[("udp", self.udp.as_slice())]);
+        found.extend(taken_twice(&streams));
+        found
     }
 
-    fn check_times(&self) -> Result<(), Invalid> {
+    fn time_problems(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
         let ordered = self.min_expires >= 1
             && self.min_expires <= self.default_expires
             && self.default_expires <= self.max_expires;
         if !ordered {
-            return Err(invalid(
+            found.push(invalid(
                 "default_expires",
                 "min_expires, default_expires and max_expires must grow in this order",
                 "60, 600 and 7200",
             ));
         }
         if self.digest.is_empty() {
-            return Err(invalid(
+            found.push(invalid(
                 "digest",
                 "no algorithm to authenticate with",
                 "[\"SHA-256\", \"MD5\"]",
             ));
         }
         if !(60..=7 * 86_400).contains(&self.guest_lifetime) {
-            return Err(invalid(
+            found.push(invalid(
                 "guest_lifetime",
                 "must lie between a minute and a week",
                 "43200",
             ));
         }
         if !(10..=3600).contains(&self.flow_timer) {
-            return Err(invalid("flow_timer", "must lie between 10 and 3600", "120"));
+            found.push(invalid("flow_timer", "must lie between 10 and 3600", "120"));
         }
         if self.limits.branches == 0 || self.limits.contacts_per_user == 0 {
-            return Err(invalid("limits", "bounds must be at least 1", "16"));
+            found.push(invalid("limits", "bounds must be at least 1", "16"));
         }
-        Ok(())
+        found
     }
 
-    fn check_meetings(&self) -> Result<(), Invalid> {
+    fn meeting_problems(&self) -> Vec<Invalid> {
         let ids = self.meetings.iter().map(|m| ("meetings", &m.id));
         let factories = self.factories.iter().map(|f| ("factories", f));
-        for (key, id) in ids.chain(factories) {
-            if !valid_meeting_name(id) {
-                return Err(invalid(
+        ids.chain(factories)
+            .filter(|(_, id)| !valid_meeting_name(id))
+            .map(|(key, id)| {
+                invalid(
                     key,
                     format!("{id:?} cannot be a meeting's address"),
                     "letters, digits, dots, dashes, underscores; at most 64",
+                )
+            })
+            .collect()
+    }
+}
+
+/// Listeners that cannot be opened since one before has the port.
+fn taken_twice(lists: &[(&'static str, &[SocketAddr])]) -> Vec<Invalid> {
+    let mut found = Vec::new();
+    let mut seen: Vec<(&str, SocketAddr)> = Vec::new();
+    for (key, list) in lists {
+        for address in list.iter().filter(|a| a.port() != 0) {
+            if let Some((other, _)) = seen.iter().find(|(_, a)| clash(*a, *address)) {
+                found.push(invalid(
+                    key,
+                    format!("{address} is taken by {other}"),
+                    "another port",
                 ));
             }
+            seen.push((key, *address));
         }
-        Ok(())
     }
+    found
 }
 
 /// Two listeners of the same protocol family that cannot both be opened.
@@ -478,7 +507,14 @@ mod tests {
             parse("wss:[2001:db8::5]:443"),
             Some((Some(Transport::Wss), "2001:db8::5".into(), Some(443)))
         );
-        for bad in ["", "a b", "tls:", "host:port"] {
+        for bad in [
+            "",
+            "a b",
+            "tls:",
+            "host:port",
+            "1.2.3.400",
+            "udp:300.1.1.1:5060",
+        ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
     }

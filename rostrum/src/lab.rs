@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use transport::cards;
 
-use crate::config::{Config, Engine, Role};
+use crate::config::{self, Config, Engine, Role};
 use crate::observe;
 use crate::roles::Roles;
 use summary::Summary;
@@ -34,24 +34,29 @@ pub struct LabArgs {
     #[arg(long, default_value = "lab-data", env = "ROSTRUM_DATA")]
     data: PathBuf,
     /// First of some 900 ports: SIP on N, TLS on N+1, http and https on N+2 and N+3, ...; 0 takes free ones
-    #[arg(long, default_value_t = 5060)]
+    #[arg(long, default_value_t = 5060, env = "ROSTRUM_PORT_BASE")]
     port_base: u16,
     /// Addresses that phones and browsers reach this machine by, and the only ones listened on; may be given several
     /// times [default: one IPv4 and one IPv6 address, of the cards that lead to the internet]
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, value_delimiter = ',', env = "ROSTRUM_HOST")]
     host: Vec<IpAddr>,
     /// SIP domain of accounts and meetings [default: the first host's address]
-    #[arg(long)]
+    #[arg(long, env = "ROSTRUM_DOMAIN")]
     domain: Option<String>,
     /// Digest algorithms offered, in order. A registrar offers SHA-256,MD5 by default; baresip, SIPp and others stop at
     /// a first challenge they do not know, and a lab is for trying them
-    #[arg(long, value_delimiter = ',', default_value = "MD5")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "MD5",
+        env = "ROSTRUM_DIGEST"
+    )]
     digest: Vec<String>,
     /// Print where everything is as one JSON object on one line
     #[arg(long)]
     json: bool,
     /// Least level of log lines on standard error
-    #[arg(long, default_value = "warn,rtc_dtls=error")]
+    #[arg(long, default_value = "warn,rtc_dtls=error", env = "ROSTRUM_LOG")]
     log: String,
 }
 
@@ -81,13 +86,12 @@ pub async fn run(args: LabArgs) -> Result<(), String> {
     };
     fs::create_dir_all(&args.data).map_err(folder)?;
     let accounts = accounts(&args.data)?;
-    let config = config(&args, &hosts, &domain)?;
-    let roles = Roles::start(
-        &config,
-        &[Role::Registrar, Role::MeetingManager, Role::Switch],
-    )
-    .await
-    .map_err(|e| format!("{e}\n    (--port-base chooses other ports, 0 free ones)"))?;
+    let all = [Role::Registrar, Role::MeetingManager, Role::Switch];
+    let config = config::overridden(&config(&args, &hosts, &domain)?, &all)
+        .map_err(|problems| config::told(&problems))?;
+    let roles = Roles::start(&config, &all)
+        .await
+        .map_err(|e| format!("{e}\n    (--port-base chooses other ports, 0 free ones)"))?;
     let summary = Summary::new(&roles, &config, &hosts, &accounts);
     if args.json {
         println!("{}", summary.json());

@@ -110,10 +110,7 @@ fn block_on(future: impl Future<Output = Result<(), String>>) -> Result<(), Stri
 }
 
 fn load(file: &std::path::Path, roles: &[Role]) -> Result<config::Config, String> {
-    config::load(file, roles).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
-        format!("configuration\n{}", lines.join("\n"))
-    })
+    config::load(file, roles).map_err(|problems| config::told(&problems))
 }
 
 fn role(args: &RoleArgs, role: Role) -> Result<(), String> {

@@ -42,7 +42,13 @@ pub async fn run(command: MeetingCommand) -> Result<(), String> {
                 println!("{meetings}");
                 return Ok(());
             }
-            for m in meetings["meetings"].as_array().into_iter().flatten() {
+            let list = meetings["meetings"]
+                .as_array()
+                .map_or(&[][..], Vec::as_slice);
+            if list.is_empty() {
+                println!("no meeting is running");
+            }
+            for m in list {
                 let people = &m["participants"];
                 println!(
                     "{}\t{people} participants\ton switch {}",

@@ -1,5 +1,7 @@
 //! Logs and metrics of the process.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,12 +38,27 @@ impl Default for Log {
     }
 }
 
+/// What is wrong with a level, if anything. A bare word would else be taken for a module whose lines are all wanted.
+pub fn check_level(level: &str) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for part in level.split(',').map(str::trim) {
+        let word = part.rsplit_once('=').map_or(part, |(_, word)| word);
+        if !LEVELS.iter().any(|l| l.eq_ignore_ascii_case(word)) {
+            return Err(format!("{word:?} is no level"));
+        }
+    }
+    EnvFilter::try_new(level)
+        .map(drop)
+        .map_err(|e| format!("{level:?}: {e}"))
+}
+
 /// Starts logging. Errors name what is wrong with the level.
 pub fn start_logging(log: &Log) -> Result<(), String> {
-    let filter =
-        EnvFilter::try_new(&log.level).map_err(|e| format!("log.level {:?}: {e}", log.level))?;
+    check_level(&log.level).map_err(|e| format!("log.level: {e}"))?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::new(&log.level))
+        // colours are for people who look on, not for files
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match log.format {
         Format::Text => builder.init(),

@@ -77,6 +77,53 @@ fn each_mistake_is_told_with_file_line_and_what_to_write_instead() {
             "[20000, 29999]",
         ),
         ("[log]\nformat = \"xml\"\n", 2, "json"),
+        ("[log]\nlevel = \"verbose\"\n", 2, "info"),
+        ("[log]\nlevel = \"info,registrar=loud\"\n", 2, "info"),
+        (
+            "[registrar]\nadmin = \"127.0.0.1:5061\"\n",
+            2,
+            "another port",
+        ),
+        ("[switch]\nplain_ports = [5000, 6000]\n", 2, "another port"),
+        ("[admin]\nlisten = \"127.0.0.1:5060\"\n", 2, "another port"),
+        (
+            "[registrar]\nadvertise = [\"1.2.3.400\"]\n",
+            2,
+            "203.0.113.5",
+        ),
+        ("[registrar]\ndomain = \"300.1.1.1\"\n", 2, "host name"),
+        (
+            "[registrar]\nudp = [\"224.0.0.1:5060\"]\n",
+            2,
+            "address of a card",
+        ),
+        ("[switch]\nlisten = [\"ff02::1\"]\n", 2, "address of a card"),
+        (
+            "[switch]\nlisten = [\"::\"]\nadvertise = [\"203.0.113.5\"]\n",
+            3,
+            "0.0.0.0",
+        ),
+        ("[switch]\nadvertise_control = \"nonsense\"\n", 2, "7070"),
+        (
+            "[store]\nendpoints = [\"foo bar\"]\n",
+            2,
+            "http://127.0.0.1:2379",
+        ),
+        (
+            "[store]\nendpoints = [\"127.0.0.1:2379\"]\n",
+            2,
+            "http://127.0.0.1:2379",
+        ),
+        (
+            "[registrar]\ncertificate = \"/nowhere/chain.pem\"\nkey = \"/dev/null\"\n",
+            2,
+            "may read",
+        ),
+        (
+            "[meeting_manager]\nudp = [\"0.0.0.0:5070\"]\n",
+            1,
+            "address",
+        ),
     ];
     for (text, line, instead) in mistakes {
         let path = file(directory.path(), text);
@@ -90,6 +137,25 @@ fn each_mistake_is_told_with_file_line_and_what_to_write_instead() {
         assert!(told.contains(instead), "{text}\n{told}");
         assert!(!told.contains("panicked"), "{told}");
     }
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let path = file(
+        directory.path(),
+        "[registrar]\ndomian = \"x\"\nhtpps = []\nudp = [\"5060\"]\nnode = \"\"\nflow_timer = 1\n\
+         [meeting_manager]\nsession_min = 1\nid = \"\"\n[switch]\ncapacity = 0\nspeaker_interval = 1\n",
+    );
+    let checked = run(&mut check(&path));
+    assert_eq!(checked.status.code(), Some(1));
+    let told = errors(&checked);
+    for line in [2, 3, 4, 5, 6, 8, 9, 11, 12] {
+        let place = format!("{}:{line}:", path.display());
+        assert!(told.contains(&place), "line {line} in {told}");
+    }
+    let problems = told.matches("rostrum.toml:").count();
+    assert_eq!(problems, 9, "{told}");
 }
 
 #[test]
@@ -114,6 +180,29 @@ fn an_environment_variable_overrides_the_file_and_is_named_in_its_error() {
     let bad = run(check(&path).env(variable, "nowhere"));
     assert_eq!(bad.status.code(), Some(1));
     assert!(errors(&bad).contains(variable), "{}", errors(&bad));
+}
+
+#[test]
+fn a_variable_may_be_written_as_people_write_it() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let path = file(directory.path(), "[registrar]\ndomain = \"example.org\"\n");
+    let good = run(check(&path)
+        .env("ROSTRUM_STORE__USER", "rostrum")
+        .env("ROSTRUM_STORE__PASSWORD", "12345")
+        .env("ROSTRUM_REGISTRAR__REALM", "2024")
+        .env("ROSTRUM_REGISTRAR__UDP", "0.0.0.0:5080")
+        .env("ROSTRUM_REGISTRAR__TCP", "127.0.0.1:5080, [::1]:5080")
+        .env("ROSTRUM_SWITCH__PLAIN_PORTS", "[21000, 21999]"));
+    assert!(good.status.success(), "{}", errors(&good));
+    // the file has a line for it, but the file is not wrong
+    let bad = run(check(&path).env("ROSTRUM_REGISTRAR__DOMAIN", "a b"));
+    let told = errors(&bad);
+    assert_eq!(bad.status.code(), Some(1));
+    assert!(
+        told.contains("variable ROSTRUM_REGISTRAR__DOMAIN:"),
+        "{told}"
+    );
+    assert!(!told.contains("rostrum.toml"), "{told}");
 }
 
 fn user(arguments: &[&str], users: &Path) -> Output {

@@ -179,6 +179,28 @@ fn metrics_of_all_roles_are_described() {
     assert_eq!(status(&phone.hang_up(&call)), 200);
 }
 
+#[test]
+fn the_environment_sets_what_the_arguments_of_a_lab_do_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let variables = [
+        ("ROSTRUM_DOMAIN", "example.org"),
+        ("ROSTRUM_SWITCH__ID", "elsewhere"),
+        ("ROSTRUM_LOG", "info"),
+    ];
+    let mut lab = Lab::start_with(folder, &variables);
+    assert_eq!(lab.domain(), "example.org");
+    let mut phone = phone(&lab, 0);
+    let call = phone.call(lab.meeting(0)).expect("answered");
+    let view = lab.api(&format!("/meetings/{}", lab.meeting(0)));
+    assert_eq!(view["switch"], "elsewhere", "{view}");
+    assert_eq!(status(&phone.hang_up(&call)), 200);
+    // a log in a file is for grep: it has no colours
+    let log = lab.log();
+    assert!(log.contains("switch is ready"), "{log}");
+    assert!(!log.contains('\u{1b}'), "{log:?}");
+    lab.assert_healthy();
+}
+
 fn meeting(lab: &Lab, arguments: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_rostrum"))
         .arg("meeting")
@@ -192,12 +214,13 @@ fn meeting(lab: &Lab, arguments: &[&str]) -> std::process::Output {
 fn meetings_are_listed_and_shown_on_the_command_line() {
     let lab = Lab::start();
     let mut phone = phone(&lab, 0).named("Alice L.");
-    let call = phone.call(lab.meeting(0)).expect("answered");
     let printed = |arguments: &[&str]| {
         let output = meeting(&lab, arguments);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     };
+    assert_eq!(printed(&["list"]), "no meeting is running\n");
+    let call = phone.call(lab.meeting(0)).expect("answered");
     let list = printed(&["list"]);
     assert!(
         list.contains(lab.meeting(0)) && list.contains("1 participants"),

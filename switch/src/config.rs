@@ -79,22 +79,36 @@ impl Config {
     /// # Errors
     /// [`Invalid`] for the first setting that cannot be.
     pub fn check(&self) -> Result<(), Invalid> {
-        let invalid = |key, what: &str, instead: &str| {
-            Err(Invalid {
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything that is wrong.
+    #[must_use]
+    pub fn problems(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
+        let mut invalid = |key, what: &str, instead: &str| {
+            found.push(Invalid {
                 key,
                 what: what.to_owned(),
                 instead: instead.to_owned(),
-            })
+            });
         };
         if self.id.is_empty() || self.id.contains('/') {
-            return invalid(
+            invalid(
                 "id",
                 "must be a name without slashes",
                 "write for example \"switch-1\"",
             );
         }
+        if !self.advertise_control.is_empty() && !is_host_port(&self.advertise_control) {
+            invalid(
+                "advertise_control",
+                &format!("{:?} is not host:port", self.advertise_control),
+                "write for example \"switch-1.example.org:7070\" or \"192.0.2.7:7070\"",
+            );
+        }
         if self.listen.is_empty() {
-            return invalid(
+            invalid(
                 "listen",
                 "no address to take media on",
                 "write [\"0.0.0.0\"], or the address of a card",
@@ -105,16 +119,17 @@ impl Config {
             .iter()
             .any(|a| a.is_unspecified() || a.is_multicast())
         {
-            return invalid(
+            invalid(
                 "advertise",
                 "participants cannot send to such an address",
                 "write the address they reach",
             );
         }
-        self.check_cards()?;
         let [first, last] = self.plain_ports;
-        if first > last || (first == 0) != (last == 0) || (first != 0 && last - first < 3) {
-            return invalid(
+        let is_range =
+            (first == 0) == (last == 0) && (last == 0 || last >= first.saturating_add(3));
+        if !is_range {
+            invalid(
                 "plain_ports",
                 "not a range of at least 4 ports",
                 "write for example [20000, 29999]",
@@ -123,23 +138,24 @@ impl Config {
         let workers = u16::try_from(self.workers()).unwrap_or(u16::MAX);
         let webrtc_last = self.webrtc_port.saturating_add(workers - 1);
         if self.webrtc_port != 0 && first != 0 && self.webrtc_port <= last && webrtc_last >= first {
-            return invalid(
+            invalid(
                 "webrtc_port",
                 "lies in the range of plain_ports",
                 "move one of them: a worker takes one port from webrtc_port on",
             );
         }
         if self.capacity == 0 {
-            return invalid(
+            invalid(
                 "capacity",
                 "a switch without capacity takes no leg",
                 "write 2000, or what your bench says",
             );
         }
         if !(10..=2000).contains(&self.speaker_interval) {
-            return invalid("speaker_interval", "must be 10 to 2000 ms", "write 40");
+            invalid("speaker_interval", "must be 10 to 2000 ms", "write 40");
         }
-        Ok(())
+        found.extend(self.card_problems());
+        found
     }
 
     /// Worker threads to run.
@@ -207,7 +223,8 @@ impl Config {
     }
 
     /// Each family's advertised addresses must have where to arrive, one each.
-    fn check_cards(&self) -> Result<(), Invalid> {
+    fn card_problems(&self) -> Vec<Invalid> {
+        let mut found = Vec::new();
         for (family, ipv6) in [("IPv4", false), ("IPv6", true)] {
             let count = |list: &[IpAddr]| list.iter().filter(|ip| ip.is_ipv6() == ipv6).count();
             let (listen, told) = (count(&self.listen), count(&self.advertise));
@@ -225,14 +242,24 @@ impl Config {
             } else {
                 continue;
             };
-            return Err(Invalid {
+            found.push(Invalid {
                 key: "advertise",
                 what,
                 instead,
             });
         }
-        Ok(())
+        found
     }
+}
+
+/// A name or an address (IPv6 in brackets), and a port.
+fn is_host_port(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let name = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_');
+    let known = text.parse::<SocketAddr>().is_ok() || !host.is_empty() && host.bytes().all(name);
+    known && port.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 /// An address listened on, and how participants reach it.

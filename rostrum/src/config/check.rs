@@ -4,9 +4,13 @@ use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use toml::de::{DeTable, DeValue};
-use toml::{Table, Value};
+use toml::{Spanned, Table, Value};
+
+/// Problems told of one file; whoever has more begins with these.
+const PROBLEMS_MAX: usize = 100;
 
 /// Something wrong with a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,11 +38,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// A configuration file's text, with the lines its keys are on.
-#[derive(Debug)]
+/// A configuration file's text, with the lines its keys are on, and what the environment changed in it.
+#[derive(Debug, Default)]
 pub struct Source {
     path: PathBuf,
     text: String,
+    /// Key (`registrar.udp`) and the variable that set it.
+    overridden: Vec<(String, String)>,
 }
 
 impl Source {
@@ -48,6 +54,7 @@ impl Source {
             Ok(text) => Ok(Self {
                 path: path.to_owned(),
                 text,
+                overridden: Vec::new(),
             }),
             Err(e) => Err(Problem {
                 place: path.display().to_string(),
@@ -61,47 +68,139 @@ impl Source {
         }
     }
 
-    /// A problem with the key at `path` (`registrar.udp`), on its line.
+    /// What there is instead of a file.
+    pub fn named(name: &str) -> Self {
+        Self {
+            path: name.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Whether somebody wrote this key, in the file or the environment.
+    pub fn has(&self, key: &str) -> bool {
+        self.variable(key).is_some() || self.span(key).is_some()
+    }
+
+    fn variable(&self, key: &str) -> Option<&str> {
+        let within = |outer: &str| {
+            key.strip_prefix(outer)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let found = self.overridden.iter().find(|(outer, _)| within(outer));
+        found.map(|(_, variable)| variable.as_str())
+    }
+
+    /// A problem with a key (`registrar.udp`): on its line, else that of its table, or with the variable that set it.
     pub fn problem(
         &self,
         key: &str,
         what: impl Into<String>,
         instead: impl Into<String>,
     ) -> Problem {
+        let (place, line) = match self.variable(key) {
+            Some(variable) => (format!("environment variable {variable}"), 0),
+            None => {
+                let table = key.rsplit_once('.').map_or(key, |(table, _)| table);
+                let span = self.span(key).or_else(|| self.span(table));
+                let line = span.map_or(0, |span| self.line(span.start));
+                (self.path.display().to_string(), line)
+            }
+        };
         Problem {
-            place: self.path.display().to_string(),
-            line: self.span(key).map_or(0, |span| self.line(span.start)),
+            place,
+            line,
             what: what.into(),
             instead: instead.into(),
         }
     }
 
-    /// Deserializes, with `ROSTRUM_…` environment variables over it.
+    /// Deserializes, with `ROSTRUM_…` environment variables over it. What cannot be read is left out and told.
     pub fn parse<T: DeserializeOwned>(
-        &self,
+        &mut self,
         environment: &[(String, String)],
-    ) -> Result<T, Problem> {
-        // first the file alone, so that its errors carry lines
-        toml::from_str::<T>(&self.text).map_err(|e| self.explain(&e))?;
-        let mut table: Table = self
-            .text
-            .parse()
-            .map_err(|e: toml::de::Error| self.explain(&e))?;
-        for (name, value) in environment {
-            let before = table.clone();
-            overlay(&mut table, name, value);
-            if table != before {
-                table.clone().try_into::<T>().map_err(|e| Problem {
-                    place: format!("environment variable {name}"),
-                    line: 0,
-                    what: e.message().to_owned(),
-                    instead: advice(e.message()),
-                })?;
+    ) -> (Option<T>, Vec<Problem>) {
+        let (table, mut problems) = match self.readable::<T>() {
+            Ok(read) => read,
+            Err(problem) => return (None, vec![problem]),
+        };
+        let (table, more) = self.overlay::<T>(table, environment);
+        problems.extend(more);
+        match table.try_into() {
+            Ok(read) => (Some(read), problems),
+            Err(e) => {
+                if problems.is_empty() {
+                    problems.push(self.explain(&e));
+                }
+                (None, problems)
             }
         }
-        table
-            .try_into()
-            .map_err(|e: toml::de::Error| self.explain(&e))
+    }
+
+    /// The file's table without the keys that cannot be read, and why they cannot.
+    fn readable<T: DeserializeOwned>(&self) -> Result<(Table, Vec<Problem>), Problem> {
+        let mut root = DeTable::parse(&self.text).map_err(|e| self.explain(&e))?;
+        let mut problems: Vec<Problem> = Vec::new();
+        let mut removed: Vec<String> = Vec::new();
+        while problems.len() < PROBLEMS_MAX {
+            let Err(e) = T::deserialize(toml::de::Deserializer::from(root.clone())) else {
+                break;
+            };
+            // what is missing because it could not be read has been told
+            let known = |name: &String| e.message().starts_with(&format!("missing field `{name}`"));
+            if !removed.iter().any(known) {
+                problems.push(self.explain(&e));
+            }
+            match e.span().and_then(|span| remove(root.get_mut(), span.start)) {
+                Some(name) => removed.push(name),
+                None => break,
+            }
+        }
+        match Table::deserialize(toml::de::Deserializer::from(root)) {
+            Ok(table) => Ok((table, problems)),
+            Err(e) => Err(self.explain(&e)),
+        }
+    }
+
+    /// Sets what the variables say, each as the first of its readings that fits.
+    pub fn overlay<T: DeserializeOwned>(
+        &mut self,
+        mut table: Table,
+        environment: &[(String, String)],
+    ) -> (Table, Vec<Problem>) {
+        let mut problems = Vec::new();
+        for (name, value) in environment {
+            let Some(path) = key_of(name) else { continue };
+            let mut errors = Vec::new();
+            let fitting = readings(value).into_iter().find_map(|reading| {
+                let mut changed = table.clone();
+                if !set(&mut changed, &path, reading) {
+                    return None;
+                }
+                match changed.clone().try_into::<T>() {
+                    Ok(_) => Some(changed),
+                    Err(e) => {
+                        errors.push(e.message().to_owned());
+                        None
+                    }
+                }
+            });
+            if let Some(changed) = fitting {
+                table = changed;
+                self.overridden.push((path.join("."), name.clone()));
+                continue;
+            }
+            // a reading of the right type says more than one that has the wrong type
+            let telling = errors.iter().find(|e| !e.starts_with("invalid type"));
+            let what = telling.or(errors.first()).cloned();
+            let what = what.unwrap_or_else(|| "names no setting".to_owned());
+            problems.push(Problem {
+                place: format!("environment variable {name}"),
+                line: 0,
+                instead: advice(&what),
+                what: format!("{} (in {value})", what.trim_end()),
+            });
+        }
+        (table, problems)
     }
 
     fn explain(&self, error: &toml::de::Error) -> Problem {
@@ -149,34 +248,67 @@ impl Source {
     }
 }
 
-/// `ROSTRUM_REGISTRAR__UDP` sets `registrar.udp`; the value is TOML where it parses as such, else a string.
-fn overlay(table: &mut Table, name: &str, value: &str) {
-    let Some(path) = name.strip_prefix("ROSTRUM_") else {
-        return;
-    };
-    let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
-    let Some((key, parents)) = path.split_last() else {
-        return;
-    };
-    if parents.is_empty() {
-        return; // ROSTRUM_CONFIG and the like are the command's own
+/// Takes the entry away that is at this place in the text, or holds it; its name.
+fn remove(table: &mut DeTable<'_>, offset: usize) -> Option<String> {
+    for (_, value) in table.iter_mut() {
+        let found = match value.get_mut() {
+            DeValue::Table(inner) => remove(inner, offset),
+            DeValue::Array(list) => list.iter_mut().find_map(|item| match item.get_mut() {
+                DeValue::Table(inner) => remove(inner, offset),
+                _ => None,
+            }),
+            _ => None,
+        };
+        if found.is_some() {
+            return found;
+        }
     }
+    let is_at = |key: &Spanned<_>, value: &Spanned<DeValue<'_>>| {
+        key.span().contains(&offset) || value.span().contains(&offset)
+    };
+    let name = table
+        .iter()
+        .find_map(|(key, value)| is_at(key, value).then(|| key.get_ref().to_string()))?;
+    table.remove(name.as_str());
+    Some(name)
+}
+
+/// `ROSTRUM_REGISTRAR__UDP` is for `registrar.udp`; `ROSTRUM_CONFIG` and the like are the command's own.
+fn key_of(variable: &str) -> Option<Vec<String>> {
+    let path = variable.strip_prefix("ROSTRUM_")?;
+    let path: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
+    (path.len() > 1).then_some(path)
+}
+
+/// What a variable's text may mean: TOML, else text, else a list of texts.
+fn readings(text: &str) -> Vec<Value> {
+    let toml = format!("v = {text}").parse::<Table>().ok();
+    let mut all: Vec<Value> = toml.and_then(|mut t| t.remove("v")).into_iter().collect();
+    all.push(Value::String(text.to_owned()));
+    let items = text.split(',').map(str::trim).filter(|t| !t.is_empty());
+    all.push(Value::Array(
+        items.map(|t| Value::String(t.to_owned())).collect(),
+    ));
+    all
+}
+
+/// False: a part of the path is no table.
+fn set(table: &mut Table, path: &[String], value: Value) -> bool {
+    let Some((key, parents)) = path.split_last() else {
+        return false;
+    };
     let mut at = table;
     for parent in parents {
         let next = at
             .entry(parent.clone())
             .or_insert_with(|| Value::Table(Table::new()));
-        let Value::Table(inner) = next else { return };
+        let Value::Table(inner) = next else {
+            return false;
+        };
         at = inner;
     }
-    let parsed = format!("v = {value}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"));
-    at.insert(
-        key.clone(),
-        parsed.unwrap_or_else(|| Value::String(value.to_owned())),
-    );
+    at.insert(key.clone(), value);
+    true
 }
 
 /// What to write instead, from serde's message.
@@ -243,49 +375,92 @@ mod tests {
     struct Part {
         udp: SocketAddr,
         domain: String,
+        #[serde(default)]
+        aliases: Vec<String>,
     }
 
     fn source(text: &str) -> Source {
         Source {
             path: "r.toml".into(),
             text: text.to_owned(),
+            overridden: Vec::new(),
         }
     }
 
-    #[test]
-    fn unknown_key_is_told_with_its_line_and_the_nearest_name() {
-        let e = source("[registrar]\nudp = \"[::]:5060\"\ndomian = \"x\"\n")
-            .parse::<Sample>(&[])
-            .unwrap_err();
-        assert_eq!(e.line, 3);
-        assert_eq!(e.instead, "did you mean domain?");
+    fn read(text: &str, environment: &[(&str, &str)]) -> (Option<Sample>, Vec<Problem>) {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<_> = environment.iter().map(own).collect();
+        source(text).parse(&environment)
     }
 
     #[test]
-    fn bad_address_is_told_with_its_line_and_an_example() {
-        let e = source("[registrar]\ndomain = \"x\"\nudp = \"5060\"\n")
-            .parse::<Sample>(&[])
-            .unwrap_err();
-        assert_eq!(e.line, 3);
-        assert!(e.instead.contains("0.0.0.0:5060"), "{e}");
-    }
-
-    #[test]
-    fn environment_overrides_the_file_and_its_errors_name_the_variable() {
-        let text = source("[registrar]\ndomain = \"x\"\nudp = \"[::]:5060\"\n");
-        let set = |v: &str| vec![("ROSTRUM_REGISTRAR__UDP".to_owned(), v.to_owned())];
-        let parsed: Sample = text.parse(&set("127.0.0.1:7")).expect("valid");
-        assert_eq!(
-            parsed.registrar.udp,
-            "127.0.0.1:7".parse::<SocketAddr>().expect("address")
+    fn every_unreadable_key_is_told_with_its_line_and_what_to_write() {
+        let (_, problems) = read(
+            "[registrar]\nudp = \"5060\"\ndomian = \"x\"\ndomain = 7\n[extra]\na = 1\n",
+            &[],
         );
-        let e = text.parse::<Sample>(&set("nonsense")).unwrap_err();
-        assert!(e.place.contains("ROSTRUM_REGISTRAR__UDP"), "{e}");
+        let told: Vec<_> = problems
+            .iter()
+            .map(|p| (p.line, p.instead.as_str()))
+            .collect();
+        assert!(told.contains(&(3, "did you mean domain?")), "{problems:?}");
+        assert!(told.iter().any(|(line, _)| *line == 4), "{problems:?}");
+        assert!(told.iter().any(|(line, _)| *line == 5), "{problems:?}");
+        let address = told.iter().find(|(line, _)| *line == 2).expect("line 2");
+        assert!(address.1.contains("0.0.0.0:5060"), "{problems:?}");
+        assert_eq!(told.len(), 4, "{problems:?}");
     }
 
     #[test]
-    fn a_key_is_found_on_its_line() {
+    fn a_file_that_is_not_toml_is_told_with_its_line() {
+        let (read, problems) = read("[registrar]\ndomain = \n", &[]);
+        assert!(read.is_none());
+        assert_eq!((problems.len(), problems[0].line), (1, 2), "{problems:?}");
+    }
+
+    #[test]
+    fn environment_overrides_the_file_in_whatever_way_it_can_be_read() {
+        let text = "[registrar]\ndomain = \"x\"\nudp = \"[::]:5060\"\n";
+        let (parsed, problems) = read(
+            text,
+            &[
+                ("ROSTRUM_REGISTRAR__UDP", "127.0.0.1:7"),
+                ("ROSTRUM_REGISTRAR__DOMAIN", "2024"),
+                ("ROSTRUM_REGISTRAR__ALIASES", "a, 7"),
+            ],
+        );
+        assert_eq!(problems, []);
+        let registrar = parsed.expect("valid").registrar;
+        assert_eq!(registrar.udp.to_string(), "127.0.0.1:7");
+        assert_eq!(registrar.domain, "2024");
+        assert_eq!(registrar.aliases, ["a", "7"]);
+    }
+
+    #[test]
+    fn what_the_environment_gets_wrong_is_told_with_the_variable() {
+        let text = "[registrar]\ndomain = \"x\"\nudp = \"[::]:5060\"\n";
+        let (_, problems) = read(text, &[("ROSTRUM_REGISTRAR__UDP", "nonsense")]);
+        assert!(
+            problems[0].place.contains("ROSTRUM_REGISTRAR__UDP"),
+            "{problems:?}"
+        );
+        assert!(problems[0].instead.contains("ip:port"), "{problems:?}");
+        let mut source = source(text);
+        let domain = ("ROSTRUM_REGISTRAR__DOMAIN".to_owned(), "a b".to_owned());
+        let (_, problems) = source.parse::<Sample>(&[domain]);
+        assert_eq!(problems, []);
+        let later = source.problem("registrar.domain", "no host name", "");
+        assert_eq!(
+            (later.place.as_str(), later.line),
+            ("environment variable ROSTRUM_REGISTRAR__DOMAIN", 0)
+        );
+    }
+
+    #[test]
+    fn a_key_is_found_on_its_line_and_a_missing_one_on_its_tables() {
         let s = source("# comment\n[registrar]\ndomain = \"x\"\nudp = \"[::]:5060\"\n");
         assert_eq!(s.problem("registrar.udp", "taken", "").line, 4);
+        assert_eq!(s.problem("registrar.tcp", "missing", "").line, 2);
+        assert!(s.has("registrar.udp") && !s.has("registrar.tcp"));
     }
 }

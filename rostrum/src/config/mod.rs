@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::observe::Log;
+use crate::observe::{self, Log};
 use check::{Problem, Source};
 
 /// Everything a file can say. A role reads its own table and the shared ones.
@@ -134,19 +134,49 @@ pub enum Role {
     Switch,
 }
 
+/// The variables that may override settings.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars()
+        .filter(|(name, _)| name.starts_with("ROSTRUM_"))
+        .collect()
+}
+
 /// A file, with the environment over it, and nothing wrong with what `roles` read of it.
 pub fn load(path: &Path, roles: &[Role]) -> Result<Config, Vec<Problem>> {
-    let source = Source::read(path).map_err(|p| vec![p])?;
-    let environment: Vec<(String, String)> = std::env::vars()
-        .filter(|(name, _)| name.starts_with("ROSTRUM_"))
-        .collect();
-    let config: Config = source.parse(&environment).map_err(|p| vec![p])?;
-    let problems = problems(&config, roles, &source);
-    if problems.is_empty() {
+    let mut source = Source::read(path).map_err(|p| vec![p])?;
+    let (config, mut found) = source.parse::<Config>(&environment());
+    let Some(config) = config else {
+        return Err(found);
+    };
+    let unreadable = !found.is_empty();
+    let later = problems(&config, roles, &source);
+    // what a default does in the place of something unreadable is nobody's mistake
+    found.extend(later.into_iter().filter(|p| !unreadable || p.line != 0));
+    if found.is_empty() {
         Ok(config)
     } else {
-        Err(problems)
+        Err(found)
     }
+}
+
+/// What the lab makes, with the environment over it, and nothing wrong with it.
+pub fn overridden(config: &Config, roles: &[Role]) -> Result<Config, Vec<Problem>> {
+    let mut source = Source::named("rostrum lab");
+    let table = toml::Table::try_from(config).expect("a configuration serializes");
+    let (table, mut found) = source.overlay::<Config>(table, &environment());
+    let config: Config = table.try_into().expect("every change was tried");
+    found.extend(problems(&config, roles, &source));
+    if found.is_empty() {
+        Ok(config)
+    } else {
+        Err(found)
+    }
+}
+
+/// Problems as they are shown.
+pub fn told(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    format!("configuration\n{}", lines.join("\n"))
 }
 
 /// The commented default.
@@ -165,60 +195,139 @@ fn problems(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
     let mut add = |table: &str, key: &str, what: String, instead: String| {
         problems.push(source.problem(&format!("{table}.{key}"), format!("{key}: {what}"), instead));
     };
-    if roles.contains(&Role::Registrar)
-        && let Err(e) = config.registrar.check()
-    {
-        add("registrar", e.key, e.what, format!("write {}", e.instead));
+    if let Err(what) = observe::check_level(&config.log.level) {
+        let instead = "write \"info\", or per module \"info,registrar=debug\"";
+        add("log", "level", what, instead.into());
     }
-    if roles.contains(&Role::MeetingManager)
-        && let Err(e) = config.meeting_manager.check()
-    {
-        add(
-            "meeting_manager",
-            e.key,
-            e.what,
-            format!("write {}", e.instead),
-        );
+    if roles.contains(&Role::Registrar) {
+        for e in config.registrar.problems() {
+            add("registrar", e.key, e.what, format!("write {}", e.instead));
+        }
     }
-    if roles.contains(&Role::Switch)
-        && let Err(e) = config.switch.check()
-    {
-        add("switch", e.key, e.what, e.instead);
+    if roles.contains(&Role::MeetingManager) {
+        for e in config.meeting_manager.problems() {
+            add("meeting_manager", e.key, e.what, e.instead);
+        }
     }
-    if config.store.engine == Engine::Etcd && config.store.endpoints.is_empty() {
-        add(
-            "store",
-            "endpoints",
-            "no etcd to talk to".into(),
-            "write [\"http://127.0.0.1:2379\"]".into(),
-        );
+    if roles.contains(&Role::Switch) {
+        for e in config.switch.problems() {
+            add("switch", e.key, e.what, e.instead);
+        }
     }
-    if config.store.engine == Engine::Embedded && roles.len() == 1 {
-        add(
-            "store",
-            "engine",
-            "\"embedded\" is a file of one process: roles in several processes do not see each other".into(),
-            "write \"etcd\", or use rostrum lab".into(),
-        );
+    store_problems(&config.store, roles, &mut add);
+    for (table, key, path) in files(config, roles) {
+        if let Err(e) = std::fs::File::open(path) {
+            let instead = "write the path of a file that this user may read".into();
+            add(table, key, format!("{}: {e}", path.display()), instead);
+        }
     }
+    problems.extend(unicast(config, roles, source));
     problems.extend(clashes(config, roles, source));
     problems
 }
 
-/// A listening address: where it is written, and the kind of port.
+fn store_problems(store: &Store, roles: &[Role], add: &mut impl FnMut(&str, &str, String, String)) {
+    let example = || "write [\"http://127.0.0.1:2379\"]".to_owned();
+    if store.engine == Engine::Embedded {
+        if roles.len() == 1 {
+            add(
+                "store",
+                "engine",
+                "\"embedded\" is a file of one process: roles in several processes do not see each other".into(),
+                "write \"etcd\", or use rostrum lab".into(),
+            );
+        }
+        return;
+    }
+    if store.endpoints.is_empty() {
+        add("store", "endpoints", "no etcd to talk to".into(), example());
+    }
+    for bad in store.endpoints.iter().filter(|url| !is_endpoint(url)) {
+        add(
+            "store",
+            "endpoints",
+            format!("{bad:?} is no URL of an etcd member"),
+            example(),
+        );
+    }
+    if store.user.is_some() != store.password.is_some() {
+        let what = "user and password belong together";
+        add(
+            "store",
+            "user",
+            what.into(),
+            "write both, or neither".into(),
+        );
+    }
+}
+
+/// `http://host[:port]`, or with https.
+fn is_endpoint(url: &str) -> bool {
+    let Ok(uri) = url.parse::<axum::http::Uri>() else {
+        return false;
+    };
+    let known = matches!(uri.scheme_str(), Some("http" | "https"));
+    let port_is_one = uri
+        .authority()
+        .is_some_and(|a| a.port().is_none() || a.port_u16().is_some());
+    known && port_is_one && uri.host().is_some_and(|host| !host.is_empty())
+}
+
+/// Files that have to be there, with their tables and keys.
+fn files<'c>(
+    config: &'c Config,
+    roles: &[Role],
+) -> impl Iterator<Item = (&'static str, &'static str, &'c Path)> {
+    let registrar = roles
+        .contains(&Role::Registrar)
+        .then_some(&config.registrar);
+    let store = (config.store.engine == Engine::Etcd).then_some(&config.store);
+    let of_registrar = registrar.map(|r| {
+        [
+            ("registrar", "certificate", &r.certificate),
+            ("registrar", "key", &r.key),
+        ]
+    });
+    let of_store = store.map(|s| {
+        [
+            ("store", "ca_file", &s.ca_file),
+            ("store", "cert_file", &s.cert_file),
+            ("store", "key_file", &s.key_file),
+        ]
+    });
+    let all = of_registrar
+        .into_iter()
+        .flatten()
+        .chain(of_store.into_iter().flatten());
+    all.filter_map(|(table, key, path)| Some((table, key, path.as_deref()?)))
+}
+
+/// A listening address, or a range of ports on one: where it is written, and the kind of port.
 struct Listener {
-    key: String,
+    key: &'static str,
     stream: bool,
     address: SocketAddr,
+    /// Of the range; the address has the first.
+    last: u16,
+}
+
+impl Listener {
+    /// Whether the role's own check compares the two.
+    fn is_compared_by_role(&self, other: &Self) -> bool {
+        let table = |l: &Self| l.key.split('.').next();
+        table(self) == table(other)
+            && (table(self) == Some("registrar") || !self.stream && table(self) == Some("switch"))
+    }
 }
 
 fn listeners(config: &Config, roles: &[Role]) -> Vec<Listener> {
     let mut all = Vec::new();
-    let mut add = |key: &str, stream: bool, addresses: &[SocketAddr]| {
+    let mut add = |key, stream, addresses: &[SocketAddr]| {
         all.extend(addresses.iter().map(|a| Listener {
-            key: key.to_owned(),
+            key,
             stream,
             address: *a,
+            last: a.port(),
         }));
     };
     add("admin.listen", true, &[config.admin.listen]);
@@ -229,48 +338,95 @@ fn listeners(config: &Config, roles: &[Role]) -> Vec<Listener> {
         add("registrar.tls", true, &r.tls);
         add("registrar.http", true, &r.http);
         add("registrar.https", true, &r.https);
+        add("registrar.admin", true, r.admin.as_slice());
     }
     if roles.contains(&Role::MeetingManager) {
-        add("meeting_manager.udp", false, &config.meeting_manager.udp);
-        add("meeting_manager.tcp", true, &config.meeting_manager.tcp);
+        let m = &config.meeting_manager;
+        add("meeting_manager.udp", false, &m.udp);
+        add("meeting_manager.tcp", true, &m.tcp);
+        add("meeting_manager.admin", true, m.admin.as_slice());
     }
     if roles.contains(&Role::Switch) {
-        add("switch.control", true, &[config.switch.control]);
-        let workers = u16::try_from(config.switch.workers()).unwrap_or(u16::MAX);
-        for ip in &config.switch.listen {
-            for worker in 0..workers.min(64) {
-                let port =
-                    config
-                        .switch
-                        .webrtc_port
-                        .saturating_add(if config.switch.webrtc_port == 0 {
-                            0
-                        } else {
-                            worker
-                        });
-                add("switch.webrtc_port", false, &[SocketAddr::new(*ip, port)]);
-            }
+        let switch = &config.switch;
+        add("switch.control", true, &[switch.control]);
+        let workers = u16::try_from(switch.workers()).unwrap_or(u16::MAX);
+        let webrtc = switch.webrtc_port;
+        let [first, last] = switch.plain_ports;
+        let ranges = [
+            (
+                "switch.webrtc_port",
+                webrtc,
+                webrtc.saturating_add(workers - 1),
+            ),
+            ("switch.plain_ports", first, last),
+        ];
+        for (key, first, last) in ranges {
+            all.extend(switch.listen.iter().map(|ip| Listener {
+                key,
+                stream: false,
+                address: SocketAddr::new(*ip, first),
+                last,
+            }));
         }
     }
     all
 }
 
+/// Nobody can connect to a group of machines.
+fn unicast(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
+    let is_group = |ip: IpAddr| ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST);
+    let mut seen: Vec<IpAddr> = Vec::new();
+    let mut problems = Vec::new();
+    for listener in listeners(config, roles) {
+        let ip = listener.address.ip();
+        if !is_group(ip) || listener.key.starts_with("switch.") && seen.contains(&ip) {
+            continue;
+        }
+        seen.push(ip);
+        let key = match listener.key {
+            "switch.webrtc_port" | "switch.plain_ports" => "switch.listen",
+            key => key,
+        };
+        problems.push(source.problem(
+            key,
+            format!("{key}: {ip} is the address of a group, not of a card"),
+            "write the address of a card, or \"0.0.0.0\" or \"::\" for all",
+        ));
+    }
+    problems
+}
+
 /// Two listeners on one port.
 fn clashes(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
     let all = listeners(config, roles);
-    let mut problems = Vec::new();
+    let mut problems: Vec<Problem> = Vec::new();
     for (i, a) in all.iter().enumerate() {
         for b in &all[..i] {
-            let same_port = a.stream == b.stream
-                && a.address.port() == b.address.port()
-                && a.address.port() != 0;
-            if same_port && overlap(a.address.ip(), b.address.ip()) {
-                let what = format!("port {} is also that of {}", a.address.port(), b.key);
-                problems.push(source.problem(
-                    &a.key,
-                    format!("{}: {what}", a.key),
-                    "give one of them another port",
-                ));
+            let (first, last) = (a.address.port().max(b.address.port()), a.last.min(b.last));
+            let clash = a.stream == b.stream
+                && a.address.port() != 0
+                && b.address.port() != 0
+                && first <= last
+                && overlap(a.address.ip(), b.address.ip());
+            if !clash || a.is_compared_by_role(b) {
+                continue;
+            }
+            // told where somebody wrote it, not where a default stands
+            let (at, other) = match source.has(b.key) && !source.has(a.key) {
+                true => (b, a),
+                false => (a, b),
+            };
+            let ports = match first == last {
+                true => format!("port {first} is"),
+                false => format!("ports {first} to {last} are"),
+            };
+            let problem = source.problem(
+                at.key,
+                format!("{}: {ports} also that of {}", at.key, other.key),
+                "give one of them another port",
+            );
+            if !problems.contains(&problem) {
+                problems.push(problem);
             }
         }
     }

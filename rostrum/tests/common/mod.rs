@@ -40,6 +40,14 @@ impl Lab {
         Self::run(command, directory)
     }
 
+    /// The same with environment variables.
+    pub fn start_with(directory: tempfile::TempDir, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rostrum"));
+        command.args(["lab", "--host", "127.0.0.1"]);
+        command.envs(variables.iter().copied());
+        Self::run(command, directory)
+    }
+
     /// Without `--host`, on a machine of two cards: loopback, and one with an address of each family.
     pub fn start_in_namespace(directory: tempfile::TempDir) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../web/e2e/namespace.sh");
