@@ -243,6 +243,8 @@ fn config(args: &LabArgs, hosts: &Hosts, domain: &str) -> Result<Config, String>
 
     let mut config = Config::default();
     config.admin.listen = loopback(4);
+    // no balancer is in front of a lab
+    config.admin.drain_seconds = 0;
     config.store.engine = Engine::Embedded;
     config.store.path = args.data.join("store");
 

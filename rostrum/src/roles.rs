@@ -31,6 +31,7 @@ pub struct Roles {
     pub switch: Option<Switch>,
     pub admin: Admin,
     signals: Signals,
+    least_drain: Duration,
 }
 
 /// Ctrl-C and SIGTERM, caught from when this is made: one that comes early is kept until it is looked at.
@@ -64,7 +65,8 @@ impl Roles {
         tokio::select! {
             started = Self::start_all(config, roles) => {
                 let (registrar, manager, switch, admin) = started?;
-                Ok(Self { registrar, manager, switch, admin, signals })
+                let least_drain = Duration::from_secs(config.admin.drain_seconds);
+                Ok(Self { registrar, manager, switch, admin, signals, least_drain })
             }
             _ = signals.next() => Err("stopped before it had started".to_owned()),
         }
@@ -143,21 +145,35 @@ impl Roles {
         if let Some(switch) = &self.switch {
             switch.drain();
         }
+        let Self {
+            registrar,
+            manager,
+            switch,
+            signals,
+            ..
+        } = self;
+        // Nobody would miss this process: no participant, no meeting's media, no call that rings.
+        let is_empty = || {
+            let participants = manager.as_ref().map_or(0, |m| m.counts().participants);
+            let meetings = switch.as_ref().map_or(0, Switch::meetings);
+            let pending = registrar.as_ref().map_or(0, Registrar::pending);
+            participants == 0 && meetings == 0 && pending == 0
+        };
+        let enough = tokio::time::Instant::now() + self.least_drain;
         let empty = async {
+            // twice, so that what follows a last answer (an ACK, a repeated answer) still has its way
+            let mut seen_empty = false;
             loop {
-                let participants = match &self.manager {
-                    Some(manager) => manager.counts().participants,
-                    None => 0,
-                };
-                let meetings = self.switch.as_ref().map_or(0, Switch::meetings);
-                if participants == 0 && meetings == 0 {
+                let empty = is_empty();
+                if empty && seen_empty && tokio::time::Instant::now() >= enough {
                     return;
                 }
+                seen_empty = empty;
                 tokio::time::sleep(LOOK).await;
             }
         };
         tokio::select! {
-            _ = self.signals.next() => {}
+            _ = signals.next() => {}
             () = empty => {}
         }
     }

@@ -141,6 +141,34 @@ fn a_draining_lab_takes_nothing_new_and_ends_after_its_last_call() {
 }
 
 #[test]
+fn a_draining_lab_waits_for_the_answer_to_a_call_that_rings() {
+    let mut lab = Lab::start();
+    let mut callee = phone(&lab, 0);
+    assert_eq!(status(&callee.register(60)), 200);
+    let (name, _) = lab.account(0);
+    let caller = std::thread::spawn({
+        let (mut caller, name) = (phone(&lab, 1), name.to_owned());
+        move || caller.call(&name).err()
+    });
+    let invite = callee.await_request("INVITE");
+    callee.answer(&invite, "180 Ringing");
+    lab.terminate();
+    let ready = lab.info["api"].as_str().expect("a URL");
+    let ready = ready.replace("/api/v1", "/readyz");
+    // far longer than an empty lab takes to end
+    let begin = std::time::Instant::now();
+    while begin.elapsed().as_millis() < 2_500 {
+        lab.assert_healthy();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    assert_eq!(http("GET", &ready, "").0, 503);
+    callee.answer(&invite, "486 Busy Here");
+    let refusal = caller.join().expect("no panic").expect("refused");
+    assert_eq!(status(&refusal), 486, "{refusal}");
+    assert_eq!(lab.ended().0, Some(0));
+}
+
+#[test]
 fn metrics_of_all_roles_are_described() {
     let lab = Lab::start();
     let mut phone = phone(&lab, 0);

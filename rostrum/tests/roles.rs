@@ -4,6 +4,7 @@ mod common;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::sipp::{Caller, Sipp, Way, free_port};
 use common::{eventually, exit_code, get, http, signal};
@@ -84,7 +85,7 @@ fn role(directory: &Path, name: &str, client: &str, text: &str) -> (Process, Str
     let admin = format!("127.0.0.1:{}", free_port());
     let path = directory.join(format!("{name}.toml"));
     let config = format!(
-        "[log]\nlevel = \"info\"\n[admin]\nlisten = \"{admin}\"\n[store]\nengine = \"etcd\"\nendpoints = [\"{client}\"]\n{text}"
+        "[log]\nlevel = \"info\"\n[admin]\nlisten = \"{admin}\"\ndrain_seconds = 2\n[store]\nengine = \"etcd\"\nendpoints = [\"{client}\"]\n{text}"
     );
     std::fs::write(&path, config).expect("writes");
     let mut command = Command::new(env!("CARGO_BIN_EXE_rostrum"));
@@ -132,7 +133,7 @@ fn a_phone_joins_through_three_processes_holds_resumes_and_leaves() {
         ),
     );
     let outer = free_port();
-    let (mut registrar, _) = role(
+    let (mut registrar, registrar_admin) = role(
         directory,
         "registrar",
         &client,
@@ -165,7 +166,22 @@ fn a_phone_joins_through_three_processes_holds_resumes_and_leaves() {
             left["dialogs"] == 0 && left["switch_legs"] == 0 && left["ports"] == 0
         });
     }
-    for process in [&mut registrar, &mut manager, &mut switch] {
+    // a balancer in front of the registrar has time to see that it goes, though nothing runs
+    let begin = Instant::now();
+    signal(&registrar.child, "-TERM");
+    eventually("/readyz to say 503", || {
+        http("GET", &format!("{registrar_admin}/readyz"), "").0 == 503
+    });
+    assert_eq!(
+        exit_code(&mut registrar.child),
+        Some(0),
+        "{}",
+        registrar.log()
+    );
+    assert!(begin.elapsed() >= Duration::from_secs(2));
+    assert!(!registrar.log().contains("panicked"), "{}", registrar.log());
+
+    for process in [&mut manager, &mut switch] {
         process.assert_running();
         signal(&process.child, "-INT");
         assert_eq!(exit_code(&mut process.child), Some(0), "{}", process.log());

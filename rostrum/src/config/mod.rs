@@ -38,12 +38,16 @@ pub struct Admin {
     /// network of the operators' own. Roles that run on one machine need one each.
     #[schemars(with = "String")]
     pub listen: SocketAddr,
+    /// Seconds that /readyz says 503 after SIGTERM before the process ends, even if nothing runs: load balancers need
+    /// them to notice.
+    pub drain_seconds: u64,
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
+            drain_seconds: 5,
         }
     }
 }
