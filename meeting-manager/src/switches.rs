@@ -23,9 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Longest pause before a lost event stream is opened again.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
-/// Largest answer taken: a meeting of a thousand legs is some 300 kB.
-const MAX_MESSAGE: usize = 16 << 20;
-
 #[derive(Debug)]
 struct Connection {
     control: String,
@@ -113,8 +110,8 @@ impl Switches {
             }
         };
         let client = SwitchClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(MAX_MESSAGE)
-            .max_encoding_message_size(MAX_MESSAGE);
+            .max_decoding_message_size(control::MAX_MESSAGE)
+            .max_encoding_message_size(control::MAX_MESSAGE);
         let events = CancellationToken::new();
         let listen = listen(
             id.clone(),

@@ -15,8 +15,8 @@ use tonic::{Request, Response, Status};
 use crate::metrics;
 use crate::worker::{Command, WorkerHandle};
 
-/// Events a slow manager may be behind; then its stream ends, and it asks for the whole state again.
-const MOST_BEHIND: usize = 1024;
+/// Events a slow manager may be behind; then its stream ends. When it opens another, what stands is told again.
+const MOST_BEHIND: usize = 8192;
 
 /// Ended meetings whose epochs are remembered. Raising it costs about 100 bytes each.
 const MOST_ENDED: usize = 4096;
@@ -142,6 +142,24 @@ impl State {
                 !s.events.is_closed()
             }
         });
+    }
+
+    /// Tells a member, which has just begun to listen, what stands in its meetings, or in the one named.
+    fn retell(&self, member: &str, meeting: &str) {
+        let mut by_worker: HashMap<usize, Vec<String>> = HashMap::new();
+        for (id, placement) in self.placements.lock().iter() {
+            if placement.member == member && (meeting.is_empty() || meeting == id) {
+                let meetings = by_worker.entry(placement.worker).or_default();
+                meetings.push(id.clone());
+            }
+        }
+        let workers = self.workers.read();
+        for (worker, meetings) in by_worker {
+            if let Some(worker) = workers.get(worker) {
+                // a worker that is gone has nothing to tell
+                let _ = worker.commands.send(Command::Retell(meetings));
+            }
+        }
     }
 
     /// Shows a meeting, or all, of all workers.
@@ -326,10 +344,11 @@ impl control::switch_server::Switch for ControlService {
             .try_send(Ok(first))
             .map_err(|_| Status::internal("event stream"))?;
         self.0.subscribers.lock().push(Subscriber {
-            member: request.member,
-            meeting: request.meeting,
+            member: request.member.clone(),
+            meeting: request.meeting.clone(),
             events,
         });
+        self.0.retell(&request.member, &request.meeting);
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

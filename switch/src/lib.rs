@@ -110,7 +110,8 @@ impl Switch {
                 publisher.publish(&event);
             }
         }));
-        let service = control::switch_server::SwitchServer::new(ControlService(Arc::clone(&state)));
+        let service = control::switch_server::SwitchServer::new(ControlService(Arc::clone(&state)))
+            .max_decoding_message_size(control::MAX_MESSAGE);
         let stopped = stop.clone();
         tasks.push(tokio::spawn(async move {
             let served = tonic::transport::Server::builder()

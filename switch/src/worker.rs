@@ -31,6 +31,8 @@ pub enum Command {
         Box<control::ApplyRequest>,
         oneshot::Sender<Result<Vec<control::LegState>, ApplyError>>,
     ),
+    /// Tell again what stands in these meetings.
+    Retell(Vec<String>),
     /// Show a meeting, or all.
     Inspect(Option<String>, oneshot::Sender<Vec<control::MeetingView>>),
     /// End: close all sockets.
@@ -235,6 +237,10 @@ impl Shell {
                     .store(self.core.borrow().legs(), Ordering::Relaxed);
                 self.gauges.ports.store(sockets.plain(), Ordering::Relaxed);
                 let _ = reply.send(result);
+            }
+            Command::Retell(meetings) => {
+                let mut core = self.core.borrow_mut();
+                meetings.iter().for_each(|meeting| core.retell(meeting));
             }
             Command::Inspect(meeting, reply) => {
                 let _ = reply.send(

@@ -163,6 +163,88 @@ async fn events_begin_with_hello_and_tell_the_owner_who_connected() {
     rig.switch.shutdown().await;
 }
 
+/// Reads until a leg's event of that kind.
+async fn told(
+    events: &mut tonic::Streaming<control::Event>,
+    kind: control::leg_event::Kind,
+) -> control::LegEvent {
+    let wanted = async {
+        loop {
+            let event = events.message().await.unwrap().expect("the stream ended");
+            if let Some(control::event::Event::Leg(leg)) = event.event
+                && leg.kind() == kind
+            {
+                return leg;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wanted)
+        .await
+        .expect("an event")
+}
+
+#[tokio::test]
+async fn a_failure_that_stands_is_told_to_a_new_stream_and_to_a_new_owner() {
+    use control::leg_event::Kind::MediaTimeout;
+    let mut rig = Rig::start().await;
+    let subscribe = |member: &str| EventsRequest {
+        version: control::VERSION,
+        member: member.into(),
+        meeting: String::new(),
+    };
+    let phone = Phone::new(1).await;
+    let wanted = ApplyRequest {
+        policy: Some(control::MeetingPolicy {
+            audio_slots: 3,
+            media_timeout_ms: 100,
+        }),
+        ..request("a", 1, vec![phone.leg()])
+    };
+    let mut client = rig.client.clone();
+    let mut first = client.events(subscribe("m")).await.unwrap().into_inner();
+    rig.apply(wanted.clone()).await.unwrap();
+    assert_eq!(told(&mut first, MediaTimeout).await.leg, "phone-1");
+    drop(first);
+
+    let mut again = client.events(subscribe("m")).await.unwrap().into_inner();
+    assert_eq!(told(&mut again, MediaTimeout).await.leg, "phone-1");
+
+    let mut other = client.events(subscribe("n")).await.unwrap().into_inner();
+    let taken = ApplyRequest {
+        member: "n".into(),
+        epoch: 2,
+        full: false,
+        ..wanted
+    };
+    rig.apply(taken).await.unwrap();
+    let leg = told(&mut other, MediaTimeout).await;
+    assert_eq!((leg.leg.as_str(), leg.epoch), ("phone-1", 2));
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_meeting_of_thousands_can_be_applied_at_once() {
+    let mut rig = Rig::start().await;
+    rig.client = rig
+        .client
+        .clone()
+        .max_encoding_message_size(control::MAX_MESSAGE);
+    let mut leg = Phone::new(1).await.leg();
+    // What browsers say of a codec can be long; none of these is made, so that no port is taken.
+    leg.transports[0].security = control::Security::Unspecified.into();
+    leg.media[0].codecs[0].fmtp = "x".repeat(3_000);
+    let legs = (1..=4_000)
+        .map(|source| control::Leg {
+            id: format!("leg-{source}"),
+            source,
+            ..leg.clone()
+        })
+        .collect();
+    let response = rig.apply(request("a", 1, legs)).await.unwrap();
+    assert_eq!(response.legs.len(), 4_000);
+    rig.switch.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_draining_switch_and_one_without_a_lease_take_no_new_meeting() {
     let mut rig = Rig::start().await;

@@ -14,6 +14,10 @@ pub const VERSION: u32 = 1;
 /// Oldest version this build still understands.
 pub const OLDEST_VERSION: u32 = 1;
 
+/// Octets of the largest message either side takes. A meeting of 4,096 legs, each with the codecs of
+/// a browser's bundle, is some 16 MiB.
+pub const MAX_MESSAGE: usize = 64 << 20;
+
 /// Generated types, client and server.
 #[allow(missing_docs, clippy::all)]
 pub mod v1 {

@@ -636,6 +636,17 @@ impl Worker {
         }
     }
 
+    /// Tells the owner of a meeting again what stands ([`Meeting::retell`]).
+    pub fn retell(&mut self, meeting: &str) {
+        let Some(slot) = self.by_id.get(meeting).copied() else {
+            return;
+        };
+        if let Some(hosted) = self.meetings[slot as usize].as_mut() {
+            hosted.meeting.retell();
+        }
+        self.collect_events(slot);
+    }
+
     /// The next thing to tell a meeting's owner.
     pub fn poll_event(&mut self) -> Option<control::Event> {
         self.events.pop_front()

@@ -46,6 +46,8 @@ impl Meeting {
         if kept + new > MAX_LEGS {
             return Err(MeetingError::TooManyLegs { limit: MAX_LEGS });
         }
+        // Whoever takes the meeting over, or has lost sight of it, must hear what stands.
+        let retell = request.full || request.epoch > self.epoch;
         self.epoch = request.epoch;
         let mut applied = Applied {
             ended: request.end,
@@ -75,6 +77,9 @@ impl Meeting {
         self.reassign_audio(codecs);
         self.reassign_video(now);
         self.announced.dirty = true;
+        if retell {
+            self.retell();
+        }
         Ok(applied)
     }
 
@@ -214,7 +219,7 @@ impl Meeting {
             transports: SmallVec::new(),
             media: SmallVec::new(),
             connected: false,
-            failed: false,
+            failed: None,
             last_heard: now,
             timed_out: false,
             next_report: now + Duration::from_millis(500),
@@ -294,7 +299,7 @@ impl Meeting {
             self.holders.retain(|h| *h != leg.source);
         }
         if leg.described.transports != wanted.transports {
-            leg.failed = false; // a new path may fail anew
+            leg.failed = None; // a new path may fail anew
         }
         leg.cname.clone_from(&wanted.cname);
         leg.described = wanted.clone();

@@ -47,7 +47,8 @@ pub struct Leg {
     pub transports: SmallVec<[TransportState; 2]>,
     pub media: SmallVec<[MediaLine; 4]>,
     pub connected: bool,
-    pub failed: bool,
+    /// What the owner was told of a failed path; it stands until there is another.
+    pub failed: Option<(control::leg_event::Kind, String)>,
     pub last_heard: Instant,
     pub timed_out: bool,
     pub next_report: Instant,

@@ -45,6 +45,8 @@ impl Meeting {
             return;
         };
         state.ready = true;
+        leg.failed
+            .take_if(|(kind, _)| *kind == control::leg_event::Kind::ConsentLost);
         let announce = state.dtls && !leg.connected;
         leg.last_heard = now;
         if announce {
@@ -66,7 +68,8 @@ impl Meeting {
         reason: &str,
     ) {
         let Some(leg) = self.leg_mut(key) else { return };
-        if !std::mem::replace(&mut leg.failed, true) {
+        if leg.failed.is_none() {
+            leg.failed = Some((kind, reason.to_owned()));
             self.leg_event(key, kind, reason);
         }
     }

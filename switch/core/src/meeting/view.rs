@@ -52,6 +52,30 @@ impl Meeting {
         self.event(control::event::Event::Leg(event));
     }
 
+    /// Tells again what stands: legs that have failed or are silent, and who is heard and seen. For
+    /// an owner that may have missed it.
+    pub fn retell(&mut self) {
+        let standing: Vec<_> = self
+            .legs
+            .iter()
+            .flatten()
+            .filter_map(|leg| match &leg.failed {
+                Some((kind, reason)) => Some((leg.key, *kind, reason.clone())),
+                None => leg.timed_out.then(|| {
+                    let reason = "no media for too long".to_owned();
+                    (leg.key, LegEventKind::MediaTimeout, reason)
+                }),
+            })
+            .collect();
+        for (key, kind, reason) in standing {
+            self.leg_event(key, kind, &reason);
+        }
+        let slots = self.slots_event();
+        if !slots.active.is_empty() {
+            self.event(control::event::Event::Slots(slots));
+        }
+    }
+
     fn id_of(&self, source: SourceId) -> Option<&str> {
         let key = self.by_source.get(&source)?;
         self.leg(*key).map(|l| l.id.as_str())
