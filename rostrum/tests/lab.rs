@@ -140,6 +140,13 @@ fn a_draining_lab_takes_nothing_new_and_ends_after_its_last_call() {
     assert_eq!(lab.ended().0, Some(0));
 }
 
+/// Where an answer says that its media go.
+fn media_address(answer: &str) -> std::net::IpAddr {
+    let line = answer.lines().find_map(|l| l.strip_prefix("c=IN IP4 "));
+    let address = line.and_then(|l| l.trim().parse().ok());
+    address.expect("an address in the answer")
+}
+
 #[test]
 fn a_draining_lab_waits_for_the_answer_to_a_call_that_rings() {
     let mut lab = Lab::start();
@@ -184,8 +191,17 @@ fn metrics_of_all_roles_are_described() {
         "rostrum_switch_legs",
         "rostrum_switch_meetings",
         "rostrum_switch_plain_ports",
+        "rostrum_switch_datagrams_from_strangers_total",
     ];
+    // Whoever sends to the call's port without being its peer is counted.
+    let media = call.answer.lines().find_map(|l| l.strip_prefix("m=audio "));
+    let port = media.and_then(|m| m.split(' ').next()?.parse::<u16>().ok());
+    let stranger = std::net::UdpSocket::bind("0.0.0.0:0").expect("a free port");
+    let address = media_address(&call.answer);
     eventually("all metrics", || {
+        stranger
+            .send_to(b"noise", (address, port.expect("a port")))
+            .expect("sent");
         let page = lab.metrics();
         let told = |kind: &str, name: &str| page.contains(&format!("# {kind} {name} "));
         wanted

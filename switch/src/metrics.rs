@@ -1,11 +1,17 @@
 //! The switch's metrics, each defined once.
 
+use switch_core::worker::WorkerStats;
+
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 const RECEIVED: &str = "rostrum_switch_datagrams_received_total";
 const SENT: &str = "rostrum_switch_datagrams_sent_total";
 const DROPPED: &str = "rostrum_switch_datagrams_not_sent_total";
 const ERRORS: &str = "rostrum_switch_receive_errors_total";
+const STRANGERS: &str = "rostrum_switch_datagrams_from_strangers_total";
+const BAD: &str = "rostrum_switch_datagrams_bad_total";
+const UNSENDABLE: &str = "rostrum_switch_packets_unsendable_total";
+const OVERFLOWED: &str = "rostrum_switch_packets_overflowed_total";
 const LEGS: &str = "rostrum_switch_legs";
 const PORTS: &str = "rostrum_switch_plain_ports";
 const MEETINGS: &str = "rostrum_switch_meetings";
@@ -18,6 +24,26 @@ pub fn describe() {
         DROPPED,
         Unit::Count,
         "Media datagrams the kernel did not take (buffer full, peer gone)"
+    );
+    describe_counter!(
+        STRANGERS,
+        Unit::Count,
+        "Datagrams from addresses that may not speak, or to sockets nobody owns"
+    );
+    describe_counter!(
+        BAD,
+        Unit::Count,
+        "Media datagrams replayed, malformed or not authentic"
+    );
+    describe_counter!(
+        UNSENDABLE,
+        Unit::Count,
+        "Packets for legs that cannot be sent to yet, or no longer"
+    );
+    describe_counter!(
+        OVERFLOWED,
+        Unit::Count,
+        "Packets dropped because one burst made more than a worker sends at once"
     );
     describe_counter!(ERRORS, Unit::Count, "Errors reading media sockets");
     describe_gauge!(LEGS, Unit::Count, "Legs on this switch");
@@ -37,6 +63,20 @@ pub fn sent(datagrams: usize, failed: usize) {
     }
     if failed > 0 {
         counter!(DROPPED).increment(failed as u64);
+    }
+}
+
+/// What a worker dropped, and why, since the last time.
+pub fn dropped(now: WorkerStats, before: WorkerStats) {
+    for (name, now, before) in [
+        (STRANGERS, now.strangers, before.strangers),
+        (BAD, now.bad, before.bad),
+        (UNSENDABLE, now.unsendable, before.unsendable),
+        (OVERFLOWED, now.overflowed, before.overflowed),
+    ] {
+        if now > before {
+            counter!(name).increment(now - before);
+        }
     }
 }
 

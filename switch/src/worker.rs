@@ -1,6 +1,6 @@
 //! One worker: a thread with its own sockets and meetings, sharing nothing with the others.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use quinn_udp::RecvMeta;
 use switch_core::dtls::Identity;
-use switch_core::worker::{ApplyError, Ports as _, SocketId, Worker, WorkerConfig};
+use switch_core::worker::{ApplyError, Ports as _, SocketId, Worker, WorkerConfig, WorkerStats};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
@@ -142,6 +142,7 @@ fn run(
             core: RefCell::new(core),
             sockets: RefCell::new(sockets),
             batch: RefCell::new(Batch::new()),
+            told: Cell::default(),
             gauges,
             events,
         };
@@ -186,6 +187,8 @@ struct Shell {
     core: RefCell<Worker>,
     sockets: RefCell<Sockets>,
     batch: RefCell<Batch>,
+    /// What the metrics know of the core's counters.
+    told: Cell<WorkerStats>,
     gauges: Arc<Gauges>,
     events: mpsc::UnboundedSender<control::Event>,
 }
@@ -325,6 +328,8 @@ impl Shell {
         }
         send(run, &batch.send);
         metrics::sent(sent, failed);
+        let stats = core.stats();
+        metrics::dropped(stats, self.told.replace(stats));
         while let Some(event) = core.poll_event() {
             let _ = self.events.send(event);
         }

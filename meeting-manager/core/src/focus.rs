@@ -464,18 +464,6 @@ impl Focus {
                     meeting.speaking = event;
                 }
             }
-            Some(E::Load(event)) => {
-                if let Some(info) = self.sh.switches.get_mut(switch) {
-                    #[allow(
-                        clippy::cast_possible_truncation,
-                        clippy::cast_sign_loss,
-                        reason = "clamped to 0..=1000"
-                    )]
-                    let load = (event.load.clamp(0.0, 1.0) * 1_000.0) as u32;
-                    info.load = load;
-                    info.draining = event.draining;
-                }
-            }
             None => {}
         }
         self.drain_events(now);

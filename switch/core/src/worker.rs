@@ -91,6 +91,8 @@ pub struct WorkerStats {
     pub bad: u64,
     /// Meant for a link that could not send yet.
     pub unsendable: u64,
+    /// Found no room in the send batch.
+    pub overflowed: u64,
 }
 
 /// Whose a datagram is.
@@ -157,7 +159,10 @@ impl Worker {
     /// Counters of what was dropped.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
-        self.stats
+        WorkerStats {
+            overflowed: self.batch.dropped(),
+            ..self.stats
+        }
     }
 
     /// Brings a meeting to the owner's desired state; the state of every leg named, in order.
