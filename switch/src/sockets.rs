@@ -1,4 +1,8 @@
 //! UDP sockets of one worker: opened, advertised, read in batches, and closed so that their ports are free again.
+//!
+//! A socket on 0.0.0.0 or :: stands for every address of the machine, and what reached one of them is answered from
+//! that one: a check answered from another is no answer (RFC 8445 §7.2.5.2.1). So the core is told of one shared
+//! socket for each address that is reached, and a plain port sends from the address its peer was told.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,6 +27,8 @@ pub struct Media {
     socket: UdpSocket,
     state: UdpSocketState,
     port: u16,
+    /// On every address of the machine.
+    any: bool,
     /// Told when the worker has read: only then may the socket be announced again, so that the
     /// queue of readable sockets never holds one twice.
     served: Notify,
@@ -50,6 +56,7 @@ impl Media {
             socket,
             state,
             port,
+            any: address.ip().is_unspecified(),
             served: Notify::new(),
         })
     }
@@ -73,19 +80,21 @@ impl Media {
         result
     }
 
-    /// Sends one datagram, or several of `segment` bytes each but the last.
+    /// Sends one datagram, or several of `segment` bytes each but the last; from this address of the machine, or from
+    /// the one the system chooses.
     pub fn send(
         &self,
         remote: SocketAddr,
         contents: &[u8],
         segment: Option<usize>,
+        source: Option<IpAddr>,
     ) -> io::Result<()> {
         let transmit = quinn_udp::Transmit {
             destination: remote,
             ecn: None,
             contents,
             segment_size: segment,
-            src_ip: None,
+            src_ip: source,
         };
         self.socket.try_io(Interest::WRITABLE, || {
             self.state
@@ -153,6 +162,16 @@ impl PortRange {
 struct Reader {
     media: Rc<Media>,
     task: JoinHandle<()>,
+    /// What leaves it leaves from here.
+    source: Option<IpAddr>,
+}
+
+/// Addresses of the machine that one shared socket is told apart by; those beyond share its own number.
+const MOST_LOCAL: usize = 256;
+
+/// Whether this is an address of this machine.
+fn is_local(ip: IpAddr) -> bool {
+    std::net::UdpSocket::bind(SocketAddr::new(ip, 0)).is_ok()
 }
 
 /// All sockets of one worker. Implements what the worker's core asks for when legs come and go.
@@ -160,6 +179,10 @@ pub struct Sockets {
     open: HashMap<SocketId, Reader>,
     next: u32,
     webrtc: Vec<(SocketId, Vec<SocketAddr>)>,
+    /// Shared sockets on every address of the machine, as they were reached, and what they are called then.
+    reached: HashMap<(SocketId, IpAddr), SocketId>,
+    /// The other way round.
+    called: HashMap<SocketId, (SocketId, IpAddr)>,
     plain: usize,
     range: Arc<PortRange>,
     cards: Vec<Card>,
@@ -183,6 +206,8 @@ impl Sockets {
             open: HashMap::new(),
             next: 0,
             webrtc: Vec::new(),
+            reached: HashMap::new(),
+            called: HashMap::new(),
             plain: 0,
             range,
             cards: config.cards(),
@@ -199,15 +224,39 @@ impl Sockets {
             let port = media.port;
             let told = card.told.iter().map(|a| SocketAddr::new(*a, port));
             let told = told.collect();
-            let id = sockets.add(media);
+            let id = sockets.add(media, None);
             sockets.webrtc.push((id, told));
         }
         Ok(sockets)
     }
 
-    /// The socket of that id.
-    pub fn get(&self, id: SocketId) -> Option<&Rc<Media>> {
-        self.open.get(&id).map(|r| &r.media)
+    /// The socket of that id, and the address to send from.
+    pub fn get(&self, id: SocketId) -> Option<(&Rc<Media>, Option<IpAddr>)> {
+        if let Some((shared, local)) = self.called.get(&id) {
+            let reader = self.open.get(shared)?;
+            return Some((&reader.media, Some(*local)));
+        }
+        self.open.get(&id).map(|r| (&r.media, r.source))
+    }
+
+    /// What the core calls a socket that was reached at this address of the machine.
+    pub fn reached_at(&mut self, id: SocketId, local: Option<IpAddr>) -> SocketId {
+        let Some(local) = local else {
+            return id;
+        };
+        if let Some(known) = self.reached.get(&(id, local)) {
+            return *known;
+        }
+        let shared = self.webrtc.iter().any(|(socket, _)| *socket == id);
+        let any = self.open.get(&id).is_some_and(|reader| reader.media.any);
+        if !(shared && any) || self.reached.len() >= MOST_LOCAL {
+            return id;
+        }
+        let called = SocketId(self.next);
+        self.next += 1;
+        self.reached.insert((id, local), called);
+        self.called.insert(called, (id, local));
+        called
     }
 
     /// UDP ports of the plain range in use.
@@ -215,7 +264,7 @@ impl Sockets {
         self.plain
     }
 
-    fn add(&mut self, media: Media) -> SocketId {
+    fn add(&mut self, media: Media, source: Option<IpAddr>) -> SocketId {
         let id = SocketId(self.next);
         self.next += 1;
         let media = Rc::new(media);
@@ -226,7 +275,12 @@ impl Sockets {
                 read.served.notified().await;
             }
         });
-        self.open.insert(id, Reader { media, task });
+        let reader = Reader {
+            media,
+            task,
+            source,
+        };
+        self.open.insert(id, reader);
         id
     }
 }
@@ -260,8 +314,10 @@ impl Ports for Sockets {
         let rtp_port = rtp.port;
         let rtcp_port = rtcp.as_ref().map_or(0, |m| m.port);
         self.plain += 1 + usize::from(rtcp.is_some());
-        let rtp = self.add(rtp);
-        let rtcp = rtcp.map(|m| self.add(m));
+        // Behind NAT the told address is another's, and the system knows best.
+        let source = Some(advertised).filter(|ip| listen.is_unspecified() && is_local(*ip));
+        let rtp = self.add(rtp, source);
+        let rtcp = rtcp.map(|m| self.add(m, source));
         Some(PlainPorts {
             rtp,
             rtcp,

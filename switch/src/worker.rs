@@ -275,9 +275,11 @@ impl Shell {
         };
         let now = Instant::now();
         let mut core = self.core.borrow_mut();
+        let mut sockets = self.sockets.borrow_mut();
         let mut packets = 0;
         for (buffer, meta) in batch.buffers.iter_mut().zip(&batch.meta[..count]) {
             let received = &mut buffer[..meta.len];
+            let id = sockets.reached_at(id, meta.dst_ip);
             for datagram in received.chunks_mut(meta.stride.max(1)) {
                 core.handle_datagram(now, id, meta.addr, datagram);
                 packets += 1;
@@ -299,10 +301,10 @@ impl Shell {
             let Some((socket, remote, segment, count)) = run else {
                 return;
             };
-            let Some(media) = sockets.get(socket) else {
+            let Some((media, source)) = sockets.get(socket) else {
                 return;
             };
-            match media.send(remote, bytes, (count > 1).then_some(segment)) {
+            match media.send(remote, bytes, (count > 1).then_some(segment), source) {
                 Ok(()) => sent += count,
                 Err(_) => failed += count, // buffer full, or an ICMP of the peer: counted, never fatal
             }
@@ -314,7 +316,9 @@ impl Shell {
                     && transmit.bytes.len() <= segment
                     && batch.send.len() == segment * count
                     && batch.send.len() + transmit.bytes.len() <= MOST_SENT
-                    && sockets.get(socket).is_some_and(|m| count < m.segments())
+                    && sockets
+                        .get(socket)
+                        .is_some_and(|(m, _)| count < m.segments())
             });
             if !fits {
                 send(run, &batch.send);

@@ -1,9 +1,12 @@
 //! Media through real sockets.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 mod common;
-use common::{Phone, Rig, request};
+#[path = "../core/tests/peer/mod.rs"]
+mod peer;
+use common::{Phone, Rig, config, request};
 
 /// µ-law: a loud octet, and near silence.
 const LOUD: u8 = 0x90;
@@ -70,5 +73,70 @@ async fn packets_from_elsewhere_than_signalled_reach_nobody() {
     let view = rig.inspect().await;
     let alice = view.meetings[0].legs.iter().find(|l| l.id == "phone-1");
     assert!(!alice.unwrap().connected);
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn on_every_address_each_peer_is_answered_from_the_one_it_reached() {
+    let mut rig = Rig::with(switch::Config {
+        listen: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+        advertise: vec!["127.0.0.3".parse().unwrap()],
+        ..config()
+    })
+    .await;
+    let (mut phone, browser) = (Phone::new(1).await, Phone::new(2).await);
+    let ice = control::Ice {
+        local_ufrag: "swit".into(),
+        local_pwd: "switchswitchswitchswitch".into(),
+        remote_ufrag: "peer".into(),
+        remote_pwd: "peerpeerpeerpeerpeerpeer".into(),
+    };
+    let mut leg = browser.leg();
+    leg.transports[0].ice = Some(ice.clone());
+    leg.transports[0].rtcp_mux = true;
+    let response = rig
+        .apply(request("a", 1, vec![phone.leg(), leg]))
+        .await
+        .unwrap();
+    phone.learn(&response);
+    let shared = response.legs[1].transports[0].addresses[0].port as u16;
+    let receive = async |socket: &tokio::net::UdpSocket| {
+        let mut buffer = [0; 2048];
+        let received = socket.recv_from(&mut buffer);
+        let received = tokio::time::timeout(Duration::from_secs(5), received).await;
+        let (len, from) = received.expect("a datagram").unwrap();
+        (buffer[..len].to_vec(), from)
+    };
+    // The same socket of the peer's, two addresses of the switch: two pairs, and each has its answer.
+    let mut checks = peer::IcePeer::new(&ice);
+    for (ip, nominate) in [("127.0.0.2", false), ("127.0.0.4", true)] {
+        let to = SocketAddr::new(ip.parse().unwrap(), shared);
+        let check = checks.request(nominate);
+        browser.socket.send_to(&check, to).await.unwrap();
+        let (answer, from) = receive(&browser.socket).await;
+        assert_eq!((answer[0], from), (1, to));
+    }
+    // Media to each comes from where it sends its own to.
+    let mut browser = browser;
+    browser.switch = Some(SocketAddr::new("127.0.0.4".parse().unwrap(), shared));
+    let mut heard = (None, None);
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..500 {
+        tick.tick().await;
+        phone.say(LOUD).await;
+        browser.say(LOUD).await;
+        for (of, at) in [(&phone, &mut heard.0), (&browser, &mut heard.1)] {
+            let mut buffer = [0; 2048];
+            while let Ok((len, from)) = of.socket.try_recv_from(&mut buffer) {
+                if len == 12 + 4 + 160 {
+                    *at = Some(from);
+                }
+            }
+        }
+        if heard.0.is_some() && heard.1.is_some() {
+            break;
+        }
+    }
+    assert_eq!(heard, (phone.switch, browser.switch));
     rig.switch.shutdown().await;
 }
