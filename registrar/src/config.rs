@@ -1,6 +1,6 @@
 //! The registrar's configuration: one typed struct, checked before any socket opens.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +25,8 @@ pub struct Config {
     /// Realm of digest authentication; empty: the domain. Stored passwords are bound to it, so changing it makes
     /// all of them invalid.
     pub realm: String,
-    /// Addresses to listen on for SIP over UDP. Port 0 takes a free one.
+    /// Addresses to listen on for SIP over UDP. Port 0 takes a free one. 0.0.0.0 is all of IPv4, [::] all of IPv6; on
+    /// a machine without IPv6, [::] beside an IPv4 address is passed over.
     #[schemars(with = "Vec<String>")]
     pub udp: Vec<SocketAddr>,
     /// Addresses to listen on for SIP over TCP.
@@ -150,7 +151,12 @@ impl Default for Limits {
 
 impl Default for Config {
     fn default() -> Self {
-        let any = |port| vec![SocketAddr::from(([0, 0, 0, 0], port))];
+        let any = |port| {
+            vec![
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
+            ]
+        };
         Self {
             node: "registrar-1".into(),
             domain: "localhost".into(),

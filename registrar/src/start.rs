@@ -122,6 +122,18 @@ impl Registrar {
         web: Router,
     ) -> Result<Self, StartError> {
         config.check()?;
+        let mut config = config;
+        if !cards::has_ipv6() {
+            for list in [
+                &mut config.udp,
+                &mut config.tcp,
+                &mut config.tls,
+                &mut config.http,
+                &mut config.https,
+            ] {
+                pass_over_ipv6(list);
+            }
+        }
         metrics::describe();
         // Watched first and read second, so that no change falls between.
         let has_users = !config.users.as_os_str().is_empty();
@@ -402,6 +414,13 @@ fn bind_http(config: &Config, addresses: &mut Addresses) -> Result<HttpListeners
     Ok(open)
 }
 
+/// Drops `[::]` where IPv4 is listened on too: the default must work on machines without IPv6.
+fn pass_over_ipv6(list: &mut Vec<SocketAddr>) {
+    if list.iter().any(SocketAddr::is_ipv4) {
+        list.retain(|a| a.ip() != IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+    }
+}
+
 /// How a listener is reached where nobody said: as it listens, or by the card that others most likely use.
 fn own_address(listening: IpAddr) -> IpAddr {
     if !listening.is_unspecified() {
@@ -414,22 +433,26 @@ fn own_address(listening: IpAddr) -> IpAddr {
     cards::outward(listening.is_ipv6()).unwrap_or(loopback)
 }
 
-/// Every listener as others reach it. An entry that is a literal address is for the listeners of its own family: a
-/// client of the other one could not send there. Where none of them has that family, whoever stands in front of
-/// us translates, and it is for all.
+/// Every listener as others reach it. An entry that is a literal address is for the listener that has this address,
+/// else for those of its own family: a client of the other one could not send there. Where none of them has that
+/// family, whoever stands in front of us translates, and it is for all.
 fn advertise(entries: &[String], listening: &[(Transport, SocketAddr)]) -> Vec<Advertised> {
     let mut all = Vec::new();
     let parsed: Vec<_> = entries.iter().filter_map(|e| parse_advertise(e)).collect();
     for (transport, address) in listening {
+        let any = |is: &dyn Fn(IpAddr) -> bool| {
+            let mut own = listening.iter().filter(|(t, _)| t == transport);
+            own.any(|(_, a)| is(a.ip()))
+        };
         let is_fitting = |entry: &&Advertise| {
-            let family = entry.host.parse::<IpAddr>().ok().map(|ip| ip.is_ipv6());
-            let translated = || {
-                !listening
-                    .iter()
-                    .any(|(t, a)| t == transport && Some(a.is_ipv6()) == family)
+            let is_for = match entry.host.parse::<IpAddr>() {
+                Ok(ip) if any(&|own| own == ip) => ip == address.ip(),
+                Ok(ip) if any(&|own| own.is_ipv6() == ip.is_ipv6()) => {
+                    ip.is_ipv6() == address.is_ipv6()
+                }
+                _ => true,
             };
-            entry.transport.is_none_or(|t| t == *transport)
-                && (family.is_none() || family == Some(address.is_ipv6()) || translated())
+            is_for && entry.transport.is_none_or(|t| t == *transport)
         };
         let before = all.len();
         all.extend(parsed.iter().filter(is_fitting).map(|a| Advertised {
@@ -553,6 +576,29 @@ mod tests {
             told(&["203.0.113.5"], &["10.0.0.1:5060", "[::1]:5062"]),
             ["203.0.113.5:5060", "[::1]:5062"]
         );
+    }
+
+    #[test]
+    fn a_listener_on_a_card_is_advertised_by_that_card() {
+        assert_eq!(
+            told(
+                &["192.0.2.7", "198.51.100.7"],
+                &["192.0.2.7:5060", "198.51.100.7:5062"]
+            ),
+            ["192.0.2.7:5060", "198.51.100.7:5062"]
+        );
+    }
+
+    #[test]
+    fn a_machine_without_ipv6_listens_on_what_it_has() {
+        let parse = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        let mut both = vec![parse("0.0.0.0:5060"), parse("[::]:5060")];
+        pass_over_ipv6(&mut both);
+        assert_eq!(both, [parse("0.0.0.0:5060")]);
+        // who asked for IPv6 alone is told that it cannot be had
+        let mut alone = vec![parse("[::]:5060")];
+        pass_over_ipv6(&mut alone);
+        assert_eq!(alone.len(), 1);
     }
 
     #[test]

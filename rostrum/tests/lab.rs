@@ -406,6 +406,59 @@ fn a_client_that_has_only_ipv6_joins_a_lab_on_both_families() {
 }
 
 #[test]
+fn with_several_cards_each_is_told_by_its_own_address_and_port() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut lab = Lab::start_on("127.0.0.2", folder, &["--host", "127.0.0.1"]);
+    let told = lab.info["media"]["webrtc"].as_array().expect("addresses");
+    let told: Vec<&str> = told.iter().filter_map(Value::as_str).collect();
+    let remote = lab.info["hosts"][1]["udp"].as_str().expect("an address");
+    let remote: SocketAddr = remote.parse().expect("host:port");
+    let mut phone = Phone::udp(remote, lab.domain(), lab.account(0));
+    let registered = phone.register(60);
+    let service_route = header(&registered, "Service-Route").expect("a Service-Route");
+    assert!(
+        service_route.contains(&format!(":{remote};")),
+        "{service_route}"
+    );
+    // packets to 127.0.0.1 leave from there, not from the first card
+    let offer = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+        m=audio 40000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\n";
+    let call = phone.call_with(lab.meeting(0), offer).expect("answered");
+    let route = &call.routes[0];
+    assert!(route.contains(&format!("@{remote};")), "{route}");
+    assert!(
+        call.answer.contains("c=IN IP4 127.0.0.1"),
+        "{}",
+        call.answer
+    );
+    assert_eq!(status(&phone.hang_up(&call)), 200);
+
+    let call = phone
+        .call_with(lab.meeting(0), ICE_OFFER)
+        .expect("answered");
+    let candidates: Vec<String> = call
+        .answer
+        .lines()
+        .filter_map(|line| line.strip_prefix("a=candidate:"))
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            Some(format!("{}:{}", words.get(4)?, words.get(5)?))
+        })
+        .collect();
+    assert_eq!(candidates.len(), 2, "{}", call.answer);
+    for (candidate, card) in candidates.iter().zip(["127.0.0.2:", "127.0.0.1:"]) {
+        assert!(candidate.starts_with(card), "{candidates:?}");
+        assert!(
+            told.contains(&candidate.as_str()),
+            "{candidate} in {told:?}"
+        );
+    }
+    assert_eq!(status(&phone.hang_up(&call)), 200);
+    lab.await_counts(|c| c["dialogs"] == 0 && c["switch_legs"] == 0 && c["ports"] == 0);
+    lab.assert_healthy();
+}
+
+#[test]
 fn requests_to_a_client_come_with_addresses_of_its_family() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut lab = Lab::start_on("127.0.0.1", folder, &["--host", "::1"]);

@@ -18,7 +18,8 @@ pub struct Config {
     pub control: SocketAddr,
     /// How meeting managers reach the above, "host:port"; empty: as it listens.
     pub advertise_control: String,
-    /// Addresses of the network cards to take media on, IPv4 and IPv6. 0.0.0.0 and :: take all of a family.
+    /// Addresses of the network cards to take media on, IPv4 and IPv6. 0.0.0.0 and :: take all of a family; on a machine
+    /// without IPv6, :: beside an IPv4 address is passed over.
     #[schemars(with = "Vec<String>")]
     pub listen: Vec<IpAddr>,
     /// Addresses that participants are told to send media to, best first, where they differ from what is listened on
@@ -48,7 +49,7 @@ impl Default for Config {
             id: "switch-1".into(),
             control: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
             advertise_control: String::new(),
-            listen: vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
+            listen: vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             advertise: Vec::new(),
             webrtc_port: 40_000,
             plain_ports: [20_000, 29_999],
@@ -179,7 +180,11 @@ impl Config {
     #[must_use]
     pub fn cards(&self) -> Vec<Card> {
         let mut cards: Vec<Card> = Vec::new();
-        for listen in &self.listen {
+        let any_ipv6 = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let pass_over = self.listen.iter().any(IpAddr::is_ipv4)
+            && std::net::UdpSocket::bind((any_ipv6, 0)).is_err();
+        let listen = self.listen.iter();
+        for listen in listen.filter(|ip| !pass_over || **ip != any_ipv6) {
             let of_family = |list: &[IpAddr]| -> Vec<IpAddr> {
                 let same = |a: &&IpAddr| a.is_ipv4() == listen.is_ipv4();
                 list.iter().filter(same).copied().collect()
@@ -283,7 +288,11 @@ fn own_address(listen: IpAddr) -> IpAddr {
     if !listen.is_unspecified() {
         return listen;
     }
-    source_towards(target).unwrap_or(loopback)
+    // one that is good on its own link only would mean another machine elsewhere
+    let on_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    source_towards(target)
+        .filter(|ip| !on_link(ip))
+        .unwrap_or(loopback)
 }
 
 /// The address of this machine that packets to another leave from; nothing is sent.

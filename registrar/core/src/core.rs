@@ -357,7 +357,7 @@ impl Core {
             .into_iter()
             .filter(|t| known(&self.settings.internal, *t) || known(&self.settings.advertised, *t))
             .map(|transport| {
-                let address = self.settings.address_for(transport, None, true);
+                let address = self.settings.address_for(transport, true);
                 format!(
                     "sip:{token}@{};transport={};lr",
                     address.host_port(),

@@ -258,9 +258,7 @@ impl Core {
 
     fn sent_by(&self, way: &Way, hop: &Hop) -> String {
         let inner = way.side == Side::Inner;
-        self.settings
-            .address_for(hop.transport, Some(hop.remote), inner)
-            .host_port()
+        self.settings.address_towards(hop, inner).host_port()
     }
 
     fn add_client(
@@ -360,9 +358,7 @@ impl Core {
     fn record_route(&self, request: &mut Message, proxied: &Proxied, way: &Way, hop: &Hop) {
         let secure = request.request_uri().starts_with("sips:");
         let value = |token: &str, hop: &Hop, inner: bool| {
-            let address = self
-                .settings
-                .address_for(hop.transport, Some(hop.remote), inner);
+            let address = self.settings.address_towards(hop, inner);
             if secure && hop.transport.is_secure() {
                 format!("<sips:{token}@{};lr>", address.host_port())
             } else {

@@ -55,8 +55,7 @@ pub(crate) struct Register {
     path: Vec<String>,
     gruu: bool,
     outbound: bool,
-    transport: Transport,
-    remote: std::net::SocketAddr,
+    hop: Hop,
 }
 
 /// What a REGISTER is read with.
@@ -126,8 +125,7 @@ impl Register {
             gruu: message.has_token(HeaderName::Supported, "gruu"),
             outbound: false,
             path,
-            transport: hop.transport,
-            remote: hop.remote,
+            hop: *hop,
         };
         let outbound_asked = message.has_token(HeaderName::Supported, "outbound")
             && contacts.iter().any(|c| {
@@ -349,13 +347,13 @@ impl Register {
             headers.push((HeaderName::Path, format!("<{path}>")));
         }
         if settings.service_route {
-            let address = settings.address_for(self.transport, Some(self.remote), false);
+            let address = settings.address_towards(&self.hop, false);
             headers.push((
                 HeaderName::ServiceRoute,
                 format!(
                     "<sip:{};transport={};lr>",
                     address.host_port(),
-                    self.transport.uri_token()
+                    self.hop.transport.uri_token()
                 ),
             ));
         }
@@ -446,7 +444,7 @@ fn flow_record(hop: &Hop, context: &Context<'_>) -> FlowRecord {
             has(&context.settings.internal) || has(&context.settings.advertised)
         })
         .unwrap_or(Transport::Udp);
-    let address = context.settings.address_for(inner, None, true);
+    let address = context.settings.address_for(inner, true);
     FlowRecord {
         node: context.settings.node.clone(),
         edge: format!(

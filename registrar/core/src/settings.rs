@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use sip::transaction::Timers;
-use sip::{Transport, Uri};
+use sip::{Hop, Transport, Uri};
 
 /// An address under which others reach this registrar.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,30 +207,74 @@ impl Settings {
         }
     }
 
-    /// Our address towards a peer: same transport, same address family where there is one.
-    #[must_use]
-    pub fn address_for(
-        &self,
-        transport: Transport,
-        remote: Option<SocketAddr>,
-        inner: bool,
-    ) -> Advertised {
-        let v6 = remote.map(|r| r.is_ipv6());
-        let list = if inner && self.internal.iter().any(|a| a.transport == transport) {
+    /// Our addresses of a transport, as managers and other registrars (`inner`) or clients reach us.
+    fn addresses(&self, transport: Transport, inner: bool) -> impl Iterator<Item = &Advertised> {
+        let is_own = move |a: &&Advertised| a.transport == transport;
+        let list = if inner && self.internal.iter().any(|a| is_own(&a)) {
             &self.internal
         } else {
             &self.advertised
         };
-        let same = |a: &&Advertised| a.transport == transport;
-        list.iter()
-            .filter(same)
-            .find(|a| v6.is_none() || a.is_v6().is_none() || a.is_v6() == v6)
-            .or_else(|| list.iter().find(same))
-            .cloned()
-            .unwrap_or_else(|| Advertised {
-                transport,
-                host: self.domain().to_owned(),
-                port: transport.default_port(),
-            })
+        list.iter().filter(is_own)
+    }
+
+    fn or_domain(&self, found: Option<&Advertised>, transport: Transport) -> Advertised {
+        found.cloned().unwrap_or_else(|| Advertised {
+            transport,
+            host: self.domain().to_owned(),
+            port: transport.default_port(),
+        })
+    }
+
+    /// Our address for a peer that is not known yet.
+    #[must_use]
+    pub fn address_for(&self, transport: Transport, inner: bool) -> Advertised {
+        self.or_domain(self.addresses(transport, inner).next(), transport)
+    }
+
+    /// Our address towards a peer: the one its flow arrived at where we advertise that, else one of the same address
+    /// family where there is one.
+    #[must_use]
+    pub fn address_towards(&self, hop: &Hop, inner: bool) -> Advertised {
+        let all = || self.addresses(hop.transport, inner);
+        let local = hop.local.map(|local| local.ip());
+        let own = |a: &&Advertised| local.is_some() && a.host.parse().ok() == local;
+        let fits = |a: &&Advertised| a.is_v6().is_none_or(|v6| v6 == hop.remote.is_ipv6());
+        let found = all().find(own).or_else(|| all().find(fits));
+        self.or_domain(found.or_else(|| all().next()), hop.transport)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_told_the_address_it_came_to_or_one_of_its_family() {
+        let told = |host: &str| Advertised {
+            transport: Transport::Udp,
+            host: host.into(),
+            port: 5060,
+        };
+        let settings = Settings {
+            advertised: ["192.0.2.7", "198.51.100.7", "2001:db8::7"]
+                .map(told)
+                .to_vec(),
+            ..Settings::default()
+        };
+        let towards = |local: Option<&str>, remote: &str| {
+            let parse = |text: &str| text.parse().expect("an address");
+            let hop = Hop {
+                local: local.map(parse),
+                ..Hop::to(Transport::Udp, parse(remote))
+            };
+            settings.address_towards(&hop, false).host
+        };
+        let second = Some("198.51.100.7:5060");
+        assert_eq!(towards(second, "203.0.113.1:5060"), "198.51.100.7");
+        let behind_nat = Some("10.0.0.1:5060");
+        assert_eq!(towards(behind_nat, "203.0.113.1:5060"), "192.0.2.7");
+        assert_eq!(towards(None, "203.0.113.1:5060"), "192.0.2.7");
+        assert_eq!(towards(None, "[2001:db8::1]:5060"), "2001:db8::7");
     }
 }
