@@ -539,7 +539,7 @@ fn site(
         .map(|a| a.port)
         .or_else(|| addresses.https.first().map(SocketAddr::port));
     Site {
-        domain: settings.domain().to_owned(),
+        domain: settings.domain_in_uri(),
         realm: settings.realm.clone(),
         meetings: config.meetings.clone(),
         guests: GuestMint::new(secrets.guest),

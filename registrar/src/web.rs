@@ -47,6 +47,7 @@ pub(crate) struct Peer {
 
 /// What the handlers work with.
 pub(crate) struct Site {
+    /// As it stands in a URI.
     pub(crate) domain: String,
     pub(crate) realm: String,
     pub(crate) meetings: Vec<Meeting>,

@@ -102,6 +102,24 @@ async fn configuration_names_the_meetings_and_who_may_join() {
 }
 
 #[tokio::test]
+async fn ipv6_domain_stands_in_brackets_wherever_a_uri_is_made_of_it() {
+    let site = Site::start_with(|config| config.domain = "2001:db8::1".into()).await;
+    let address = site.registrar.addresses().http[0];
+    let get =
+        format!("GET /api/v1/config HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let (_, body) = http(address, &get).await;
+    let config: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(config["domain"], "[2001:db8::1]");
+    assert_eq!(config["meetings"][0]["uri"], "sip:lobby@[2001:db8::1]");
+    let ask = post(&address.to_string(), r#"{"name":"Zoe","meeting":"lobby"}"#);
+    let (_, body) = http(address, &ask).await;
+    let pass: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let uri = pass["uri"].as_str().expect("a URI");
+    assert!(uri.ends_with("@[2001:db8::1]"), "{uri}");
+    assert!(sip::Uri::parse(uri).is_ok(), "{uri}");
+}
+
+#[tokio::test]
 async fn websocket_without_subprotocol_sip_or_from_a_foreign_page_is_refused() {
     let site = Site::start().await;
     let address = site.registrar.addresses().http[0];

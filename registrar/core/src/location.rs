@@ -234,9 +234,9 @@ fn with_instance(set: &BindingSet) -> impl Iterator<Item = (&Binding, &str)> {
         .filter_map(|b| Some((b, b.instance.as_deref()?)))
 }
 
-/// The address of record of a user of ours.
+/// The address of record of a user of ours, a URI.
 pub(crate) fn aor_of(user: &str, domain: &str) -> String {
-    format!("sip:{user}@{domain}")
+    format!("sip:{user}@{}", crate::settings::in_uri(domain))
 }
 
 /// Whether two contacts are one by RFC 3261 §10.2.4: URI equality; bytes where one does not parse.

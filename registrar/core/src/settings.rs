@@ -162,11 +162,25 @@ impl Default for Settings {
     }
 }
 
+/// A host as it stands in a URI.
+pub(crate) fn in_uri(host: &str) -> String {
+    match host.contains(':') && !host.starts_with('[') {
+        true => format!("[{host}]"),
+        false => host.to_owned(),
+    }
+}
+
 impl Settings {
-    /// The domain addresses of record are written with.
+    /// The domain addresses of record are written with, IPv6 without brackets.
     #[must_use]
     pub fn domain(&self) -> &str {
         self.domains.first().map_or("localhost", String::as_str)
+    }
+
+    /// The same as it stands in a URI: an IPv6 address in brackets (RFC 3261 §19.1.1).
+    #[must_use]
+    pub fn domain_in_uri(&self) -> String {
+        in_uri(self.domain())
     }
 
     /// Whether `host` is a domain of ours.

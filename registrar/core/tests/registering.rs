@@ -421,6 +421,25 @@ fn gruus_are_given_to_who_asks_for_them() {
 }
 
 #[test]
+fn gruus_of_an_ipv6_domain_are_uris() {
+    let mut world = World::with(|s| s.domains = vec!["2001:db8::1".into()]);
+    let client = hop(Transport::Wss, 1, 40_000);
+    let mut request = world.register_request("alice", client, BROWSER);
+    request.uri = "sip:[2001:db8::1]".into();
+    request.from = "<sip:alice@[2001:db8::1]>;tag=f".into();
+    request.to = "<sip:alice@[2001:db8::1]>".into();
+    world.authenticated(client, "alice", "secret", &request);
+    let ok = world.take_status(200);
+    let contact = &contacts(&ok)[0];
+    for name in ["pub-gruu", "temp-gruu"] {
+        let (_, rest) = contact.split_once(&format!("{name}=\"")).expect(name);
+        let (gruu, _) = rest.split_once('"').expect(name);
+        let uri = sip::Uri::parse(gruu).unwrap_or_else(|e| panic!("{gruu}: {}", e.0));
+        assert_eq!(uri.host, "2001:db8::1", "{gruu}");
+    }
+}
+
+#[test]
 fn outbound_over_a_first_hop_that_does_not_keep_flows_is_439() {
     let mut world = World::new();
     let mut request = world.register_request("alice", udp(1), BROWSER);
