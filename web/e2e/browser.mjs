@@ -10,11 +10,22 @@ const FLAGS = [
   "--disable-features=WebRtcHideLocalIpsWithMdns",
 ];
 
+/** Leaves one video codec, and repair, in every offer. */
+function offerOnly(mimeType) {
+  const createOffer = RTCPeerConnection.prototype.createOffer;
+  RTCPeerConnection.prototype.createOffer = function (...args) {
+    const codecs = RTCRtpReceiver.getCapabilities("video").codecs.filter((c) => c.mimeType === mimeType || c.mimeType === "video/rtx");
+    for (const t of this.getTransceivers()) if (t.receiver.track.kind === "video") t.setCodecPreferences(codecs);
+    return createOffer.apply(this, args);
+  };
+}
+
 export class Browser {
   /**
    * @param {object} o name, directory, url, meeting, speech and picture files, account? {user,password}, viewport?, query?,
    *   browser? (another end's: one process for both, with that one's speech and picture), devices? (none: false),
-   *   permission? (refused: false), certificates? (checked as for any user: "check")
+   *   permission? (refused: false), certificates? (checked as for any user: "check"),
+   *   videoCodec? (the only one offered: "H264")
    */
   static async start(o) {
     const flags = FLAGS.filter(
@@ -31,6 +42,7 @@ export class Browser {
       viewport: o.viewport ?? { width: 1100, height: 700 },
     });
     const page = await context.newPage();
+    if (o.videoCodec) await page.addInitScript(offerOnly, `video/${o.videoCodec}`);
     const self = new Browser();
     Object.assign(self, { ...o, shared: o.browser !== undefined, browser, context, page, log: [], sent: [], received: [] });
     page.on("console", (m) => self.log.push(`${m.type()}: ${m.text()}`));

@@ -6,7 +6,7 @@ import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { after, afterEach, before, test } from "node:test";
-import { Lab } from "./lab.mjs";
+import { HOST6, Lab } from "./lab.mjs";
 import { Stage, until } from "./stage.mjs";
 import { Wire } from "./wire.mjs";
 
@@ -105,3 +105,39 @@ test("baresip talks with Chromium: DTLS and ICE, G.722 alone, PCMA alone with SD
   await stage.turn("Red");
   await stage.leave();
 });
+
+test("a meeting over IPv6 alone", async (t) => {
+  const own = `${directory}/six`;
+  mkdirSync(own);
+  const six = await Lab.start(own, "--host", HOST6);
+  try {
+    meeting("ipv6", six);
+    await stage.phone("Red", { codec: "PCMU/8000/1", ipv6: true });
+    await stage.linphone("Green", { encryption: "sdes", audio: "opus/48000/2", video: "VP8/90000/1", ipv6: true });
+    await stage.browser("Blue");
+    for (const name of ["Red", "Green", "Blue"]) assert.match((await stage.leg(name)).remote, /^\[2001:db8::1\]:\d+$/, name);
+    await stage.turns(t);
+    await stage.leave();
+  } finally {
+    await stage.stop();
+    await six.stop();
+  }
+});
+
+for (const videoCodec of ["H264", "VP9", "AV1"]) {
+  test(`three Chromium see each other in ${videoCodec} over changes of speaker`, async (t) => {
+    const { ends } = meeting(videoCodec);
+    for (const name of ["Blue", "Yellow", "Magenta"]) await stage.browser(name, { videoCodec });
+    await stage.turns(t);
+    await stage.turn("Blue");
+    for (const end of ends.values()) {
+      const codecs = await end.page.evaluate(async () => {
+        const stats = await window.rostrum.pc.getStats();
+        const used = [...stats.values()].filter((s) => /^(in|out)bound-rtp$/.test(s.type) && s.kind === "video" && s.codecId);
+        return [...new Set(used.map((s) => `${s.type} ${stats.get(s.codecId).mimeType}`))].sort();
+      });
+      assert.deepEqual(codecs, [`inbound-rtp video/${videoCodec}`, `outbound-rtp video/${videoCodec}`].sort(), end.name);
+    }
+    await stage.leave();
+  });
+}

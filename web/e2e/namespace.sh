@@ -14,4 +14,6 @@ ip addr add 198.51.100.1/24 dev rostrum0
 ip addr add 2001:db8::1/64 dev rostrum0 nodad
 ip link set rostrum0 up
 ip link set rostrum1 up
+# linphone has no IPv6 address of its own where none leads to the internet
+ip -6 route add default via 2001:db8::2 dev rostrum0
 exec "$@"
