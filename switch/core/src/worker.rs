@@ -585,7 +585,11 @@ impl Worker {
         if stun::is_stun(bytes) {
             let name = stun::username(bytes)?;
             let ufrag = name.split(|byte| *byte == b':').next()?;
-            return self.ufrags.get(std::str::from_utf8(ufrag).ok()?).copied();
+            let owner = self.ufrags.get(std::str::from_utf8(ufrag).ok()?).copied()?;
+            // A pair has one owner as long as that one's consent lasts: else a participant who forges
+            // another's address would take that one's packets.
+            let holder = self.pairs.get(&(socket, remote));
+            return (holder.is_none_or(|holder| *holder == owner)).then_some(owner);
         }
         self.pairs.get(&(socket, remote)).copied()
     }

@@ -621,6 +621,38 @@ fn agreeing_on_rtcp_mux_later_gives_the_second_port_back_and_keeps_the_first() {
 }
 
 #[test]
+fn a_check_with_anothers_address_takes_nothing_from_that_one() {
+    let mut rig = Rig::new();
+    let mut clients = vec![
+        Client::new(6, Kind::DtlsIce(DtlsRole::Server)),
+        Client::new(8, Kind::SdesIce),
+    ];
+    meet(&mut rig, &mut clients);
+    let victim = clients[0].address;
+    let forged = IcePeer::new(&clients[1].ice()).request(true);
+    let before = rig.worker.stats();
+    rig.give(SHARED, victim, &forged);
+    assert!(rig.drain().is_empty(), "no answer");
+    for _ in 0..30 {
+        let mut client = clients.remove(0);
+        client.say(&mut rig, LOUD);
+        clients.insert(0, client);
+        rig.step(&mut clients);
+    }
+    let after = rig.worker.stats();
+    assert_eq!(
+        (after.strangers, after.bad),
+        (before.strangers + 1, before.bad)
+    );
+    assert!(clients[1].heard.len() > 20, "{}", clients[1].heard.len());
+    // Who goes makes room.
+    rig.apply(&request(1, &clients[1..]));
+    rig.drain();
+    rig.give(SHARED, victim, &forged);
+    assert_eq!(rig.drain().len(), 1, "answered");
+}
+
+#[test]
 fn consent_lost_is_reported_to_the_owner() {
     let mut rig = Rig::new();
     let mut clients = vec![Client::new(8, Kind::SdesIce)];
