@@ -122,12 +122,25 @@ impl Roles {
     }
 
     /// Runs until Ctrl-C, or SIGTERM and then empty.
+    ///
+    /// # Errors
+    /// The switch has lost a worker: the process is to be started anew.
     pub async fn run(mut self) -> Result<(), String> {
-        if !self.signals.next().await {
+        let broken = async {
+            match &self.switch {
+                Some(switch) => switch.broken().await,
+                None => std::future::pending().await,
+            }
+        };
+        let outcome = tokio::select! {
+            at_once = self.signals.next() => Ok(at_once),
+            () = broken => Err("a worker of the switch panicked".to_owned()),
+        };
+        if outcome == Ok(false) {
             self.drain().await;
         }
         self.stop().await;
-        Ok(())
+        outcome.map(|_| ())
     }
 
     /// Takes nothing new, and waits until nothing is left or a second signal comes.

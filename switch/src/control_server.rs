@@ -162,6 +162,12 @@ impl State {
         }
     }
 
+    /// Asks a worker something.
+    #[cfg(test)]
+    pub fn order(&self, worker: usize, command: Command) {
+        let _ = self.workers.read()[worker].commands.send(command);
+    }
+
     /// Shows a meeting, or all, of all workers.
     pub async fn inspect(&self, meeting: &str) -> control::InspectResponse {
         let wanted = (!meeting.is_empty()).then(|| meeting.to_owned());

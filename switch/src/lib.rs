@@ -60,6 +60,7 @@ pub struct Switch {
     control: SocketAddr,
     webrtc: Vec<SocketAddr>,
     stop: CancellationToken,
+    broken: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -84,6 +85,7 @@ impl Switch {
         let fingerprint = identity.fingerprint().to_vec();
         let range = Arc::new(PortRange::new(config.plain_ports));
         let (events, mut published) = mpsc::unbounded_channel();
+        let broken = CancellationToken::new();
         let mut workers = Vec::new();
         let mut webrtc = Vec::new();
         for number in 0..config.workers() {
@@ -93,6 +95,7 @@ impl Switch {
                 Arc::clone(&identity),
                 Arc::clone(&range),
                 events.clone(),
+                broken.clone(),
             )
             .await;
             let worker = started.map_err(StartError::Worker)?;
@@ -110,6 +113,15 @@ impl Switch {
                 publisher.publish(&event);
             }
         }));
+        // Meetings of a worker that panicked are dead, and new ones must not follow: the switch leaves the cluster.
+        let (fault, leave) = (broken.clone(), stop.clone());
+        tokio::spawn(async move {
+            let ended = leave.clone();
+            if ended.run_until_cancelled(fault.cancelled()).await.is_some() {
+                tracing::error!("a worker panicked: this switch leaves the cluster");
+                leave.cancel();
+            }
+        });
         let service = control::switch_server::SwitchServer::new(ControlService(Arc::clone(&state)))
             .max_decoding_message_size(control::MAX_MESSAGE);
         let stopped = stop.clone();
@@ -153,6 +165,7 @@ impl Switch {
             control,
             webrtc,
             stop,
+            broken,
             tasks,
         })
     }
@@ -185,6 +198,12 @@ impl Switch {
         self.state.meetings()
     }
 
+    /// Waits until a worker has panicked. The switch has left the cluster then; what remains is to shut it down and
+    /// to start anew.
+    pub async fn broken(&self) {
+        self.broken.cancelled().await;
+    }
+
     /// Leaves the cluster and closes all sockets.
     pub async fn shutdown(self) {
         self.stop.cancel();
@@ -202,5 +221,44 @@ impl Switch {
         for worker in state.take_workers() {
             worker.stop().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_switch_whose_worker_panics_leaves_the_cluster_and_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = cluster::embedded::EmbeddedStore::open(folder.path()).unwrap();
+        let store: Arc<dyn Store> = Arc::new(store);
+        let config = Config {
+            control: SocketAddr::from(([127, 0, 0, 1], 0)),
+            listen: vec![[127, 0, 0, 1].into()],
+            webrtc_port: 0,
+            plain_ports: [0, 0],
+            workers: 2,
+            ..Config::default()
+        };
+        let key = cluster::records::keys::switch(&config.id);
+        let switch = Switch::start(config, Arc::clone(&store)).await.unwrap();
+        assert!(store.get(&key).await.unwrap().is_some());
+        switch.state.order(1, worker::Command::Panic);
+        let limit = Duration::from_secs(10);
+        tokio::time::timeout(limit, switch.broken())
+            .await
+            .expect("told");
+        let gone = async {
+            while store.get(&key).await.unwrap().is_some() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(limit, gone)
+            .await
+            .expect("out of the cluster");
+        switch.shutdown().await;
     }
 }

@@ -12,6 +12,7 @@ use quinn_udp::RecvMeta;
 use switch_core::dtls::Identity;
 use switch_core::worker::{ApplyError, Ports as _, SocketId, Worker, WorkerConfig, WorkerStats};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::metrics;
@@ -37,6 +38,9 @@ pub enum Command {
     Inspect(Option<String>, oneshot::Sender<Vec<control::MeetingView>>),
     /// End: close all sockets.
     Stop,
+    /// Panic, as a fault of ours would make it.
+    #[cfg(test)]
+    Panic,
 }
 
 /// What others may know of a worker without asking it.
@@ -60,7 +64,7 @@ pub struct WorkerHandle {
 }
 
 impl WorkerHandle {
-    /// Starts the thread; returns when its sockets are open.
+    /// Starts the thread; returns when its sockets are open. `broken` is cancelled should it panic.
     ///
     /// # Errors
     /// The address that could not be opened, and why.
@@ -70,6 +74,7 @@ impl WorkerHandle {
         identity: Arc<Identity>,
         range: Arc<PortRange>,
         events: mpsc::UnboundedSender<control::Event>,
+        broken: CancellationToken,
     ) -> Result<Self, String> {
         let (commands, inbox) = mpsc::unbounded_channel();
         let (started, result) = oneshot::channel();
@@ -79,6 +84,7 @@ impl WorkerHandle {
         let thread = std::thread::Builder::new()
             .name(format!("switch-worker-{number}"))
             .spawn(move || {
+                let _watch = PanicWatch(broken);
                 run(
                     config, number, identity, range, shared, inbox, events, started,
                 )
@@ -100,6 +106,17 @@ impl WorkerHandle {
         let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+/// Tells of a panic of the thread it lives on.
+struct PanicWatch(CancellationToken);
+
+impl Drop for PanicWatch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.cancel();
         }
     }
 }
@@ -253,6 +270,8 @@ impl Shell {
                 );
             }
             Command::Stop => {}
+            #[cfg(test)]
+            Command::Panic => panic!("asked to"),
         }
     }
 
