@@ -562,6 +562,67 @@ mod tests {
     }
 
     #[test]
+    fn no_file_however_damaged_makes_reading_or_changing_it_panic() {
+        use rand::{Rng as _, SeedableRng as _};
+        let (sha, md5) = ("a".repeat(64), "B".repeat(32));
+        let seeds = [
+            (
+                "users.csv",
+                format!("name,realm\nalice,example.org,{sha},{md5},Alice\nbob,{md5}\n\n# é\n"),
+            ),
+            (
+                "users.toml",
+                format!(
+                    "# staff\n[[user]]\nname = \"alice\"\nsha256 = \"{sha}\"\n\n\
+                     [[user]]\nname = \"é\"\ndisplay = \"x\"\nmd5 = '{md5}'\n"
+                ),
+            ),
+        ];
+        let tokens: [&[u8]; 10] = [
+            b"\n",
+            b",",
+            b"\"",
+            b"[[user]]",
+            b"\r\n",
+            b"=",
+            b"name",
+            b"\0",
+            b"\xc3",
+            b"'''",
+        ];
+        let mut rng = rand::rngs::StdRng::seed_from_u64(1);
+        let mut read = 0;
+        for round in 0..20_000 {
+            let (name, seed) = &seeds[round % seeds.len()];
+            let path = Path::new(name);
+            let mut bytes = seed.clone().into_bytes();
+            for _ in 0..rng.random_range(0..4) {
+                let at = rng.random_range(0..bytes.len());
+                match rng.random_range(0..3) {
+                    0 => bytes[at] = rng.random(),
+                    1 => drop(bytes.drain(at..bytes.len().min(at + rng.random_range(1..20)))),
+                    _ => {
+                        let token = tokens[rng.random_range(0..tokens.len())];
+                        drop(bytes.splice(at..at, token.iter().copied()));
+                    }
+                }
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            let Ok(users) = parse(path, &text, "example.org") else {
+                continue;
+            };
+            read += 1;
+            for user in users.iter() {
+                let rest = without(path, &text, "example.org", &user.name).expect("it parsed");
+                let rest = parse(path, &rest, "example.org").expect("the rest parses");
+                assert!(rest.get(&user.name).is_none(), "{text}");
+                assert_eq!(rest.len() + 1, users.len(), "{text}");
+            }
+        }
+        assert!(read > 1_000, "{read}");
+    }
+
+    #[test]
     fn users_whom_the_first_algorithm_keeps_out_are_told() {
         let both = [Algorithm::Sha256, Algorithm::Md5];
         let (sha, md5) = ("a".repeat(64), "b".repeat(32));

@@ -56,6 +56,31 @@ pub async fn read_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>, P
     }
 }
 
+/// Reads the header at the start of `bytes`, as [`read_header`] does: the source, and how long the header is.
+///
+/// # Errors
+/// [`ProxyError::Malformed`]: there is none, or not the whole of it.
+pub fn parse_header(bytes: &[u8]) -> Result<(Option<SocketAddr>, usize), ProxyError> {
+    let bad = ProxyError::Malformed;
+    if let Some(rest) = bytes.strip_prefix(&V2_SIGNATURE) {
+        let (head, rest) = rest.split_first_chunk().ok_or(bad("too short"))?;
+        let length = v2_length(*head)?;
+        let block = rest.get(..length).ok_or(bad("too short"))?;
+        let source = parse_v2(head[0], head[1], block)?;
+        return Ok((source, V2_SIGNATURE.len() + head.len() + length));
+    }
+    if !bytes.starts_with(b"PROXY ") {
+        return Err(bad("connection does not start with one"));
+    }
+    let line = &bytes[..bytes.len().min(V1_MAX)];
+    let end = line
+        .iter()
+        .position(|b| *b == b'\n')
+        .ok_or(bad("version 1 line too long"))?;
+    let line = line[..end].strip_suffix(b"\r").ok_or(bad("bare LF"))?;
+    Ok((parse_v1(line)?, end + 1))
+}
+
 /// For the HTTP server: the real source of an accepted connection, which is `peer` unless that is a balancer.
 ///
 /// The caller bounds the time.
@@ -151,13 +176,18 @@ fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, ProxyError> {
 async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, ProxyError> {
     let mut head = [0; 4];
     stream.read_exact(&mut head).await?;
+    let mut block = vec![0; v2_length(head)?];
+    stream.read_exact(&mut block).await?;
+    parse_v2(head[0], head[1], &block)
+}
+
+/// Length of the block behind version, command, family and length itself.
+fn v2_length(head: [u8; 4]) -> Result<usize, ProxyError> {
     let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
     if length > V2_MAX {
         return Err(ProxyError::Malformed("version 2 header too long"));
     }
-    let mut block = vec![0; length];
-    stream.read_exact(&mut block).await?;
-    parse_v2(head[0], head[1], &block)
+    Ok(length)
 }
 
 fn parse_v2(
@@ -231,6 +261,33 @@ mod tests {
         ] {
             assert!(parse_v1(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn whole_headers_are_read_and_what_follows_is_left() {
+        let line = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 5060\r\nOPTIONS";
+        let (source, length) = parse_header(line).unwrap();
+        assert_eq!(source, Some("192.0.2.7:4711".parse().unwrap()));
+        assert_eq!(&line[length..], b"OPTIONS");
+        let mut block = V2_SIGNATURE.to_vec();
+        block.extend_from_slice(&[0x21, 0x11, 0, 12]);
+        block.extend_from_slice(&[192, 0, 2, 7, 192, 0, 2, 1, 0x12, 0x67, 0x13, 0xc4]);
+        let whole = block.len();
+        block.extend_from_slice(b"OPTIONS");
+        assert_eq!(parse_header(&block).unwrap(), (source, whole));
+        for cut in 0..whole {
+            assert!(parse_header(&block[..cut]).is_err(), "{cut}");
+        }
+        for bad in [
+            "",
+            "PROXY UNKNOWN\n",
+            "PROXY UNKNOWN",
+            "OPTIONS sip:x SIP/2.0\r\n",
+        ] {
+            assert!(parse_header(bad.as_bytes()).is_err(), "{bad}");
+        }
+        let long = format!("PROXY UNKNOWN {}\r\n", "x".repeat(100));
+        assert!(parse_header(long.as_bytes()).is_err());
     }
 
     #[test]
