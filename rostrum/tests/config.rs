@@ -147,9 +147,10 @@ fn every_mistake_is_told_at_once() {
         "[registrar]\ndomian = \"x\"\nhtpps = []\nudp = [\"5060\"]\nnode = \"\"\nflow_timer = 1\n\
          [meeting_manager]\nsession_min = 1\nid = \"\"\n[switch]\ncapacity = 0\nspeaker_interval = 1\n",
     );
-    let checked = run(&mut check(&path));
+    let checked = run(check(&path).env("ROSTRUM_REGISTRAR__REALM", "a\"b"));
     assert_eq!(checked.status.code(), Some(1));
     let told = errors(&checked);
+    assert!(told.contains("ROSTRUM_REGISTRAR__REALM"), "{told}");
     for line in [2, 3, 4, 5, 6, 8, 9, 11, 12] {
         let place = format!("{}:{line}:", path.display());
         assert!(told.contains(&place), "line {line} in {told}");

@@ -155,7 +155,9 @@ pub fn load(path: &Path, roles: &[Role]) -> Result<Config, Vec<Problem>> {
     let unreadable = !found.is_empty();
     let later = problems(&config, roles, &source);
     // what a default does in the place of something unreadable is nobody's mistake
-    found.extend(later.into_iter().filter(|p| !unreadable || p.line != 0));
+    let file = path.display().to_string();
+    let is_written = |p: &Problem| p.line != 0 || p.place != file;
+    found.extend(later.into_iter().filter(|p| !unreadable || is_written(p)));
     if found.is_empty() {
         Ok(config)
     } else {
