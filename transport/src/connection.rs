@@ -288,3 +288,67 @@ fn refusal(error: &FrameError, hop: Hop, limits: &Limits) -> Option<Bytes> {
     let tag = hop.flow.map(|f| format!("f{:x}", f.0));
     Some(Message::response(&request, status, Some(reason), tag.as_deref()).to_bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::Options;
+
+    const GOOD: &[u8] = b"OPTIONS sip:x SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@h>;tag=1\r\n\
+        To: <sip:x>\r\nCall-ID: 1\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n";
+
+    fn options() -> Options {
+        Options {
+            first_message_timeout: Duration::from_secs(20),
+            message_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            ..Options::default()
+        }
+    }
+
+    /// Seconds from now, and why.
+    fn left(patience: &Patience) -> (u64, &'static str) {
+        let (at, why) = patience.deadline(&options());
+        (at.saturating_duration_since(Instant::now()).as_secs(), why)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_never_says_anything_well_formed_is_given_up_whatever_it_sends() {
+        let mut patience = Patience::new();
+        assert_eq!(left(&patience), (20, "no_valid_message"));
+        advance(Duration::from_secs(15)).await;
+        patience.heard(false);
+        patience.message(&Bytes::from_static(b"HELLO\r\n\r\n"), &Limits::default());
+        assert_eq!(left(&patience), (5, "no_valid_message"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_good_message_earns_the_idle_time_which_begins_anew_with_every_byte() {
+        let mut patience = Patience::new();
+        patience.heard(false);
+        patience.message(&Bytes::from_static(GOOD), &Limits::default());
+        assert_eq!(left(&patience), (60, "idle"));
+        advance(Duration::from_secs(59)).await;
+        assert_eq!(left(&patience), (1, "idle"));
+        patience.heard(false);
+        assert_eq!(left(&patience), (60, "idle"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_dribbles_in_is_given_up_counted_from_its_first_byte() {
+        let mut patience = Patience::new();
+        patience.message(&Bytes::from_static(GOOD), &Limits::default());
+        for second in 0..10 {
+            patience.heard(true);
+            assert_eq!(left(&patience), (10 - second, "message_too_slow"));
+            advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(left(&patience), (0, "message_too_slow"));
+        // Once it is whole the next one has its own time.
+        patience.message(&Bytes::from_static(GOOD), &Limits::default());
+        patience.heard(true);
+        assert_eq!(left(&patience), (10, "message_too_slow"));
+    }
+}

@@ -654,6 +654,20 @@ fn a_switched_off_line_can_come_back_as_another_medium() {
 }
 
 #[test]
+fn lines_of_one_medium_never_change_places() {
+    let video = |mid: &str| format!("{PHONE_VIDEO}a=mid:{mid}\r\n");
+    let phone = format!("{PHONE}a=mid:0\r\n");
+    let (two, _) = take(&format!("{phone}{}{}", video("1"), video("2")));
+    let swapped = offer(&format!("{phone}{}{}", video("2"), video("1")));
+    assert_eq!(
+        answered(&swapped, &Policy::default(), Some(&two)).expect_err("refused"),
+        Unacceptable::Violation("an m-line in use changed its place")
+    );
+    // Somebody else at the other end may call them what they like.
+    retake(&format!("{phone}{}{}", video("a"), video("b")), &two);
+}
+
+#[test]
 fn lines_are_never_removed_and_never_change_their_medium() {
     let (both, _) = take(&format!("{PHONE}{PHONE_VIDEO}"));
     let refuse = |media: &str| {

@@ -78,7 +78,7 @@ pub fn answer(
     Ok(plan)
 }
 
-/// RFC 3264 §8: lines are never removed, and one in use keeps its media type.
+/// RFC 3264 §8: lines are never removed or reordered, and one in use keeps its media type.
 fn check_rules(offer: &SessionDescription, previous: Option<&Plan>) -> Result<(), Unacceptable> {
     if offer.media.is_empty() {
         return Err(Unacceptable::NotAcceptable(
@@ -104,6 +104,25 @@ fn check_rules(offer: &SessionDescription, previous: Option<&Plan>) -> Result<()
     if moved {
         return Err(Unacceptable::Violation(
             "an m-line in use changed its media type",
+        ));
+    }
+    // A new mid is no harm; that of another line says that the two have changed places.
+    let swapped = previous
+        .media
+        .iter()
+        .zip(&offer.media)
+        .filter(|(old, _)| !old.rejected && old.mid.is_some())
+        .any(|(old, _)| {
+            let elsewhere = |new: &MediaDescription| new.mid() == old.mid.as_deref();
+            offer
+                .media
+                .iter()
+                .position(elsewhere)
+                .is_some_and(|at| at != old.index)
+        });
+    if swapped {
+        return Err(Unacceptable::Violation(
+            "an m-line in use changed its place",
         ));
     }
     Ok(())
