@@ -84,6 +84,7 @@ impl Switch for FakeSwitch {
                     })
                     .collect(),
                 refused: String::new(),
+                unsupported: false,
             })
             .collect();
         Ok(Response::new(ctl::ApplyResponse {

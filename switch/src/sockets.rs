@@ -307,6 +307,10 @@ impl Ports for Sockets {
         self.webrtc.clone()
     }
 
+    fn has_family(&self, ipv6: bool) -> bool {
+        card_for(&self.cards, ipv6, None).is_some_and(|card| !card.told.is_empty())
+    }
+
     fn open(&mut self, ipv6: bool, peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts> {
         let card = card_for(&self.cards, ipv6, peer)?;
         let (listen, advertised) = (card.listen, *card.told.first()?);

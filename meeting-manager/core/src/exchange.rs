@@ -262,9 +262,12 @@ impl Participant {
             (true, Ok(None)) => {
                 self.fail(cx, &Refusal::new(500, "The switch names no usable address"));
             }
-            (true, Err(failure)) => self.fail(cx, &leg_refusal(&failure)),
+            (true, Err(failure)) => {
+                let why = leg_refusal(&failure, &cx.sh.config.domain);
+                self.fail(cx, &why);
+            }
             (false, Ok(Some(local))) => self.on_moved(cx, local),
-            (false, Ok(None) | Err(LegFailure::Refused(_))) => {
+            (false, Ok(None) | Err(LegFailure::Refused(_) | LegFailure::Unsupported(_))) => {
                 self.leave(cx, &Leave::Ended("The media server could not carry on"));
             }
             (false, Err(LegFailure::NoSwitch)) => self.on_legless(cx),
@@ -410,10 +413,11 @@ impl Participant {
     }
 }
 
-fn leg_refusal(failure: &LegFailure) -> Refusal {
+fn leg_refusal(failure: &LegFailure, agent: &str) -> Refusal {
     const RETRY: Duration = Duration::from_secs(5);
     match failure {
         LegFailure::NoSwitch => Refusal::unavailable("No media server answers", RETRY),
+        LegFailure::Unsupported(text) => Refusal::incompatible_address(text, agent),
         LegFailure::Refused(text) => Refusal::unavailable(
             &format!("The media server cannot take the call: {text}"),
             RETRY,

@@ -290,6 +290,7 @@ mod tests {
                 rtcp_port: 0,
             }],
             refused: String::new(),
+            unsupported: false,
         };
         assert!(local_media(&leg, &state("192.0.2.9", 5000), &[]).is_some());
         assert!(local_media(&leg, &state("nowhere", 5000), &[]).is_none());

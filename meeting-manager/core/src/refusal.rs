@@ -38,9 +38,21 @@ impl Refusal {
 
     /// 488 with the Warning that RFC 3261 §20.43 asks for (399: text for people).
     pub(crate) fn not_acceptable(reason: &str, agent: &str) -> Self {
+        Self::with_warning(399, reason, agent)
+    }
+
+    /// 488 where the media cannot be of the peer's address family (301: incompatible network address formats).
+    pub(crate) fn incompatible_address(reason: &str, agent: &str) -> Self {
+        Self::with_warning(301, reason, agent)
+    }
+
+    fn with_warning(warning: u16, reason: &str, agent: &str) -> Self {
         let reason = clean(reason);
         let quoted = reason.replace(['"', '\\'], "'");
-        Self::new(488, reason).with(HeaderName::Warning, format!("399 {agent} \"{quoted}\""))
+        Self::new(488, reason).with(
+            HeaderName::Warning,
+            format!("{warning} {agent} \"{quoted}\""),
+        )
     }
 
     /// 500 with a Retry-After of 0 to 10 s: an earlier INVITE is not answered yet (RFC 3261 §14.2).

@@ -59,8 +59,10 @@ pub(crate) struct LegOutcome {
 pub(crate) enum LegFailure {
     /// No switch answers.
     NoSwitch,
-    /// The switch cannot make it; its text.
+    /// The switch cannot make it now; its text.
     Refused(String),
+    /// It never can: it has no address of the family that the peer has; its text.
+    Unsupported(String),
 }
 
 /// What an answer of the switch means for the meeting.
@@ -382,6 +384,9 @@ impl SwitchLink {
             };
             let result = match state {
                 Some(state) if state.refused.is_empty() => Ok((wanted.leg.clone(), state.clone())),
+                Some(state) if state.unsupported => {
+                    Err(LegFailure::Unsupported(state.refused.clone()))
+                }
                 Some(state) => Err(LegFailure::Refused(state.refused.clone())),
                 None => Err(LegFailure::Refused(
                     "the switch says nothing of this leg".into(),

@@ -51,6 +51,14 @@ const JOIN_FAILURES: &[(&str, Break, u16)] = &[
         503,
     ),
     (
+        "switch has no address of the family",
+        |w| {
+            w.faults.refuse_leg = Some("the media server has no IPv6 address".into());
+            w.faults.unsupported = true;
+        },
+        488,
+    ),
+    (
         "switch knows a higher epoch",
         |w| w.faults.apply.push_back(ApplyFailure::Fenced),
         503,
@@ -88,7 +96,14 @@ fn a_join_that_fails_at_any_step_leaves_nothing() {
         world.send(&invite);
         let refused = world.answer();
         assert_eq!(code(&refused), *status, "{what}: {}", refused.reason());
-        assert!(refused.header(HeaderName::RetryAfter).is_some(), "{what}");
+        let retry = refused.header(HeaderName::RetryAfter).is_some();
+        assert_eq!(retry, *status == 503, "{what}");
+        let warning = refused.header(HeaderName::Warning).unwrap_or("");
+        assert_eq!(
+            warning.starts_with("301 "),
+            *status == 488,
+            "{what}: {warning}"
+        );
         let ack = alice.ack_refusal(&refused);
         world.send(&ack);
         if what.contains("epoch") {

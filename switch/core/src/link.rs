@@ -54,6 +54,12 @@ pub enum LinkError {
     /// See [`DtlsError`].
     #[error("transport {0}: {1}")]
     Dtls(u32, DtlsError),
+    /// No card of this switch has an address of the family.
+    #[error("the media server has no {} address", if *.ipv6 { "IPv6" } else { "IPv4" })]
+    Family {
+        /// IPv6 was wanted.
+        ipv6: bool,
+    },
     /// The plain range is used up.
     #[error("no free media port")]
     NoPort,

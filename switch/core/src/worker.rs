@@ -120,6 +120,22 @@ pub struct Worker {
     stats: WorkerStats,
 }
 
+/// Why a leg of a request was not made.
+struct RefusedLeg {
+    reason: String,
+    /// This switch never can.
+    unsupported: bool,
+}
+
+impl RefusedLeg {
+    fn of(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            unsupported: false,
+        }
+    }
+}
+
 impl Worker {
     /// A worker without meetings.
     #[must_use]
@@ -229,7 +245,7 @@ impl Worker {
         ports: &mut dyn Ports,
     ) -> Result<Vec<control::LegState>, ApplyError> {
         let mut wanted = request.clone();
-        let mut refused: BTreeMap<String, String> = BTreeMap::new();
+        let mut refused: BTreeMap<String, RefusedLeg> = BTreeMap::new();
         let mut made: BTreeMap<String, Made> = BTreeMap::new();
         let mut ufrags: Vec<String> = Vec::new();
         let mut room = self.config.max_legs.saturating_sub(self.legs());
@@ -241,11 +257,14 @@ impl Worker {
                 return false; // a new leg named twice: the first mention counts
             }
             let outcome = match self.leg(slot, &leg.id) {
-                None if room == 0 => Err("the switch is full".to_owned()),
+                None if room == 0 => Err(RefusedLeg::of("the switch is full")),
                 existing => {
                     room -= usize::from(existing.is_none());
                     self.prepare(slot, existing, leg, &mut ufrags, now, ports)
-                        .map_err(|error| error.to_string())
+                        .map_err(|error| RefusedLeg {
+                            unsupported: matches!(error, LinkError::Family { .. }),
+                            ..RefusedLeg::of(error.to_string())
+                        })
                 }
             };
             match outcome {
@@ -275,7 +294,7 @@ impl Worker {
                 (Ok(key), Some(transports)) => self.install(slot, id, *key, transports, now),
                 (Ok(_), None) => {}
                 (Err(reason), transports) => {
-                    refused.insert(id.clone(), reason.clone());
+                    refused.insert(id.clone(), RefusedLeg::of(reason.clone()));
                     if let Some(transports) = transports {
                         release(&transports, ports);
                     }
@@ -502,10 +521,16 @@ impl Worker {
         self.drop_meeting(slot);
     }
 
-    fn leg_state(&mut self, slot: u32, id: &str, refused: Option<&String>) -> control::LegState {
+    fn leg_state(
+        &mut self,
+        slot: u32,
+        id: &str,
+        refused: Option<&RefusedLeg>,
+    ) -> control::LegState {
         let mut state = control::LegState {
             id: id.to_owned(),
-            refused: refused.cloned().unwrap_or_default(),
+            refused: refused.map(|r| r.reason.clone()).unwrap_or_default(),
+            unsupported: refused.is_some_and(|r| r.unsupported),
             ..Default::default()
         };
         let key = self.leg(slot, id);

@@ -48,6 +48,10 @@ impl Ports for FakePorts {
         vec![(SHARED, vec!["198.51.100.1:40000".parse().unwrap()])]
     }
 
+    fn has_family(&self, ipv6: bool) -> bool {
+        !ipv6
+    }
+
     fn open(&mut self, _ipv6: bool, _peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts> {
         if self.open.len() + 1 + usize::from(with_rtcp) > self.most {
             return None;
@@ -584,9 +588,22 @@ fn a_leg_without_a_port_or_with_nonsense_is_refused_alone_and_leaks_nothing() {
     let states = rig.apply(&wanted);
     assert_eq!(states[0].refused, "");
     assert_eq!(states[1].refused, "no free media port");
+    assert!(!states[1].unsupported, "it may be there later");
     assert!(states[2].refused.contains("security"));
     assert_eq!(rig.ports.open.len(), 2);
     assert_eq!(rig.worker.legs(), 1);
+}
+
+#[test]
+fn a_plain_leg_of_a_family_that_the_switch_has_not_is_refused_for_good() {
+    let mut rig = Rig::new();
+    let clients = everyone();
+    let mut wanted = request(1, &clients[..1]);
+    wanted.legs[0].transports[0].ipv6 = true;
+    let states = rig.apply(&wanted);
+    assert_eq!(states[0].refused, "the media server has no IPv6 address");
+    assert!(states[0].unsupported);
+    assert!(rig.ports.open.is_empty());
 }
 
 #[test]

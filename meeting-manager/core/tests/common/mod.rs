@@ -95,6 +95,7 @@ impl FakeSwitch {
                     })
                     .collect(),
                 refused: String::new(),
+                unsupported: false,
             });
         }
         Ok(response(states))
@@ -123,6 +124,8 @@ pub struct Faults {
     pub store: VecDeque<StoreFailure>,
     pub apply: VecDeque<ApplyFailure>,
     pub refuse_leg: Option<String>,
+    /// With `refuse_leg`: for good.
+    pub unsupported: bool,
     pub claim: VecDeque<StoreFailure>,
     pub theirs: Option<String>,
     /// Commands of these kinds wait in `held`.
@@ -374,6 +377,7 @@ impl World {
                     if let Some(why) = self.faults.refuse_leg.take() {
                         for leg in &mut response.legs {
                             leg.refused.clone_from(&why);
+                            leg.unsupported = self.faults.unsupported;
                             leg.transports.clear();
                         }
                     }

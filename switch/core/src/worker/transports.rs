@@ -28,6 +28,8 @@ pub struct PlainPorts {
 pub trait Ports {
     /// The shared sockets for ICE legs and the addresses peers reach each at, best first.
     fn webrtc(&self) -> Vec<(SocketId, Vec<SocketAddr>)>;
+    /// Whether plain legs of a family can be served at all.
+    fn has_family(&self, ipv6: bool) -> bool;
     /// Opens a port, or two, of the plain range, on the card that leads to `peer` where that is known; `None` when
     /// there is none left.
     fn open(&mut self, ipv6: bool, peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts>;
@@ -87,6 +89,9 @@ pub(super) fn make(
             addresses: sockets.into_iter().flat_map(|(_, a)| a).collect(),
             rtcp_port: 0,
         });
+    }
+    if !ports.has_family(spec.ipv6) {
+        return Err(LinkError::Family { ipv6: spec.ipv6 });
     }
     let opened = ports
         .open(spec.ipv6, spec.peer(), !spec.rtcp_mux)
