@@ -101,7 +101,7 @@ ${codecs("audio", AUDIO, o.audio)}${codecs("video", VIDEO, o.video)}`,
       await self.stop();
       throw e;
     }
-    for (const command of ["soundcard use files", `staticpic set ${still}`, "staticpic fps 10", `play ${silence}`, `record ${self.recording}`]) self.#command(command);
+    for (const command of ["soundcard use files", `staticpic set ${still}`, `play ${silence}`, `record ${self.recording}`]) self.#command(command);
     return self;
   }
 
@@ -145,7 +145,8 @@ ${codecs("audio", AUDIO, o.audio)}${codecs("video", VIDEO, o.video)}`,
 
   async call(uri) {
     this.#command(`call ${uri}`);
-    await this.#says(/Call \d+ with .* connected|Media streams established/, /Call \d+ with .* (ended|error)|Terminating/, 20_000);
+    await this.#says(/Media streams established/, /Call \d+ with .* (ended|error)|Terminating/, 20_000);
+    this.#command("staticpic fps 10"); // of the running stream: one frame a second otherwise
   }
 
   async hangUp() {
