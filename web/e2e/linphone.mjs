@@ -83,7 +83,8 @@ device=StaticImage: Static picture
 
 ${codecs("audio", AUDIO, o.audio)}${codecs("video", VIDEO, o.video)}`,
     );
-    const child = spawn("linphonec", ["-c", `${directory}/rc`, ...(process.env.ROSTRUM_KEEP ? ["-d", "6", "-l", `${directory}/linphone.log`] : []), "-V"], {
+    // it would spin at the end of its input for ever, so it goes with us, however we end
+    const child = spawn("setpriv", ["--pdeathsig", "KILL", "linphonec", "-c", `${directory}/rc`, ...(process.env.ROSTRUM_KEEP ? ["-d", "6", "-l", `${directory}/linphone.log`] : []), "-V"], {
       cwd: directory,
       env: { ...process.env, HOME: directory, DISPLAY: "" },
       stdio: ["pipe", "pipe", "pipe"],
