@@ -41,6 +41,9 @@ pub struct Config {
     pub video_bitrate: u32,
     /// ms between decisions on the dominant speaker. Raising it makes the picture calmer and later.
     pub speaker_interval: u64,
+    /// Seconds after which a meeting is ended of which its owner has said nothing while all its legs were silent, so
+    /// that its ports are free again. 0: never.
+    pub orphan_timeout: u64,
 }
 
 impl Default for Config {
@@ -58,6 +61,7 @@ impl Default for Config {
             socket_buffer: 4 << 20,
             video_bitrate: 2_500_000,
             speaker_interval: 40,
+            orphan_timeout: 300,
         }
     }
 }

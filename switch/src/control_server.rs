@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use switch_core::worker::ApplyError;
@@ -27,6 +28,10 @@ struct Placement {
     worker: usize,
     member: String,
     epoch: u64,
+    /// When the owner last asked for something.
+    said: Instant,
+    /// When the owner was last there, or only listened.
+    present: Instant,
 }
 
 /// A manager's event stream.
@@ -201,6 +206,8 @@ impl State {
                 return Err(stale(placement.epoch));
             }
             placement.epoch = request.epoch;
+            placement.said = Instant::now();
+            placement.present = placement.said;
             placement.member.clone_from(&request.member);
             return Ok(placement.worker);
         }
@@ -220,9 +227,55 @@ impl State {
             worker,
             member: request.member.clone(),
             epoch: request.epoch,
+            said: Instant::now(),
+            present: Instant::now(),
         };
         placements.insert(request.meeting.clone(), placement);
         Ok(worker)
+    }
+
+    /// Ends meetings of which their owner has said nothing for so long and whose legs are all silent: an owner that
+    /// died, or could not reach this switch when its meeting ended. Called now and then.
+    pub async fn reap(&self, patience: Duration) {
+        let listening: Vec<String> = {
+            let subscribers = self.subscribers.lock();
+            let open = subscribers.iter().filter(|s| !s.events.is_closed());
+            open.map(|s| s.member.clone()).collect()
+        };
+        let now = Instant::now();
+        let mut asked = Vec::new();
+        for (id, placement) in self.placements.lock().iter_mut() {
+            if listening.contains(&placement.member) {
+                placement.present = now;
+            }
+            if now.duration_since(placement.said) >= patience {
+                let unowned = now.duration_since(placement.present) >= patience;
+                asked.push((id.clone(), placement.worker, placement.said, unowned));
+            }
+        }
+        for (id, worker, said, unowned) in asked {
+            let (reply, answer) = oneshot::channel();
+            let sent = self.workers.read().get(worker).is_some_and(|w| {
+                let order = Command::Reap(id.clone(), patience, unowned, reply);
+                w.commands.send(order).is_ok()
+            });
+            if !sent || !answer.await.unwrap_or(false) {
+                continue;
+            }
+            let mut placements = self.placements.lock();
+            // An owner that spoke meanwhile has begun it anew.
+            let gone = placements
+                .get(&id)
+                .filter(|p| p.said == said)
+                .map(|p| p.epoch);
+            if let Some(epoch) = gone {
+                placements.remove(&id);
+                drop(placements);
+                tracing::warn!(meeting = id, "ended: its owner and all its legs are silent");
+                self.remember_ended(id, epoch);
+            }
+        }
+        metrics::holds(self.meetings(), self.legs(), self.ports());
     }
 
     fn remember_ended(&self, meeting: String, epoch: u64) {

@@ -13,6 +13,7 @@ mod worker;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Router;
 use cluster::Store;
@@ -122,6 +123,20 @@ impl Switch {
                 leave.cancel();
             }
         });
+        if config.orphan_timeout > 0 {
+            let patience = Duration::from_secs(config.orphan_timeout);
+            let (reaper, stopped) = (Arc::clone(&state), stop.clone());
+            tokio::spawn(async move {
+                let mut tick = tokio::time::interval((patience / 10).min(Duration::from_secs(10)));
+                let work = async {
+                    loop {
+                        tick.tick().await;
+                        reaper.reap(patience).await;
+                    }
+                };
+                stopped.run_until_cancelled(work).await;
+            });
+        }
         let service = control::switch_server::SwitchServer::new(ControlService(Arc::clone(&state)))
             .max_decoding_message_size(control::MAX_MESSAGE);
         let stopped = stop.clone();
@@ -211,7 +226,7 @@ impl Switch {
         self.state.close_streams();
         let Self { state, tasks, .. } = self;
         for mut task in tasks.into_iter().skip(1) {
-            if tokio::time::timeout(std::time::Duration::from_secs(2), &mut task)
+            if tokio::time::timeout(Duration::from_secs(2), &mut task)
                 .await
                 .is_err()
             {
@@ -226,8 +241,6 @@ impl Switch {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test]

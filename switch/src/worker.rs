@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use quinn_udp::RecvMeta;
 use switch_core::dtls::Identity;
@@ -32,6 +32,8 @@ pub enum Command {
         Box<control::ApplyRequest>,
         oneshot::Sender<Result<Vec<control::LegState>, ApplyError>>,
     ),
+    /// End a meeting whose legs are all silent for so long; the flag says that its owner is gone too.
+    Reap(String, Duration, bool, oneshot::Sender<bool>),
     /// Tell again what stands in these meetings.
     Retell(Vec<String>),
     /// Show a meeting, or all.
@@ -257,6 +259,15 @@ impl Shell {
                     .store(self.core.borrow().legs(), Ordering::Relaxed);
                 self.gauges.ports.store(sockets.plain(), Ordering::Relaxed);
                 let _ = reply.send(result);
+            }
+            Command::Reap(meeting, patience, unowned, reply) => {
+                let mut sockets = self.sockets.borrow_mut();
+                let mut core = self.core.borrow_mut();
+                let now = Instant::now();
+                let over = core.reap(now, &meeting, patience, unowned, &mut *sockets);
+                self.gauges.legs.store(core.legs(), Ordering::Relaxed);
+                self.gauges.ports.store(sockets.plain(), Ordering::Relaxed);
+                let _ = reply.send(over);
             }
             Command::Retell(meetings) => {
                 let mut core = self.core.borrow_mut();

@@ -223,6 +223,65 @@ async fn a_failure_that_stands_is_told_to_a_new_stream_and_to_a_new_owner() {
 }
 
 #[tokio::test]
+async fn a_meeting_that_its_owner_and_its_legs_have_left_is_ended() {
+    let mut rig = Rig::with(switch::Config {
+        orphan_timeout: 2,
+        ..config()
+    })
+    .await;
+    let subscribe = EventsRequest {
+        version: control::VERSION,
+        member: "m".into(),
+        meeting: String::new(),
+    };
+    let _events = rig.client.clone().events(subscribe).await.unwrap();
+    let policy = Some(control::MeetingPolicy {
+        audio_slots: 3,
+        media_timeout_ms: 100,
+    });
+    let (mut alive, silent, held) = (
+        Phone::new(1).await,
+        Phone::new(2).await,
+        Phone::new(3).await,
+    );
+    let wanted = |meeting: &str, leg: control::Leg| ApplyRequest {
+        policy,
+        ..request(meeting, 1, vec![leg])
+    };
+    let response = rig.apply(wanted("alive", alive.leg())).await.unwrap();
+    alive.learn(&response);
+    // On hold no media are expected: silence says nothing while the owner listens.
+    let mut on_hold = held.leg();
+    on_hold.media[0].receive = false;
+    rig.apply(wanted("held", on_hold.clone())).await.unwrap();
+    // Of this one the owner is gone altogether.
+    let unowned = ApplyRequest {
+        member: "gone".into(),
+        ..wanted("unowned", on_hold)
+    };
+    rig.apply(unowned).await.unwrap();
+    rig.apply(wanted("silent", silent.leg())).await.unwrap();
+    assert_eq!(rig.inspect().await.ports_in_use, 8);
+    let begun = tokio::time::Instant::now();
+    let mut left = Vec::new();
+    for _ in 0..500 {
+        alive.say(0xff).await;
+        let view = rig.inspect().await;
+        left = view.meetings.iter().map(|m| m.meeting.clone()).collect();
+        left.sort();
+        let early = begun.elapsed() < Duration::from_secs(1); // of two
+        assert!(!early || left.len() == 4, "too early: {left:?}");
+        if left.len() == 2 && begun.elapsed() > Duration::from_secs(3) {
+            assert_eq!(view.ports_in_use, 4);
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(left, ["alive", "held"]);
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_meeting_of_thousands_can_be_applied_at_once() {
     let mut rig = Rig::start().await;
     rig.client = rig

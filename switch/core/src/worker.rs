@@ -670,6 +670,26 @@ impl Worker {
         }
     }
 
+    /// Ends a meeting that [is abandoned](Meeting::is_abandoned) and frees its ports; whether it did.
+    pub fn reap(
+        &mut self,
+        now: Instant,
+        meeting: &str,
+        patience: Duration,
+        unowned: bool,
+        ports: &mut dyn Ports,
+    ) -> bool {
+        let Some(slot) = self.by_id.get(meeting).copied() else {
+            return false;
+        };
+        let hosted = self.meetings[slot as usize].as_ref();
+        let over = hosted.is_some_and(|h| h.meeting.is_abandoned(now, patience, unowned));
+        if over {
+            self.end(slot, now, ports);
+        }
+        over
+    }
+
     /// Tells the owner of a meeting again what stands ([`Meeting::retell`]).
     pub fn retell(&mut self, meeting: &str) {
         let Some(slot) = self.by_id.get(meeting).copied() else {

@@ -76,6 +76,15 @@ impl Meeting {
         }
     }
 
+    /// Whether every leg has failed or has been silent for so long. A leg of which no media are expected (on hold)
+    /// counts only where the owner is `unowned`: gone as well.
+    pub fn is_abandoned(&self, now: Instant, patience: Duration, unowned: bool) -> bool {
+        self.legs.iter().flatten().all(|leg| {
+            let over = leg.failed.is_some() || leg.timed_out || unowned;
+            over && now.saturating_duration_since(leg.last_heard) >= patience
+        })
+    }
+
     fn id_of(&self, source: SourceId) -> Option<&str> {
         let key = self.by_source.get(&source)?;
         self.leg(*key).map(|l| l.id.as_str())
