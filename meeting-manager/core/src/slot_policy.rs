@@ -108,6 +108,7 @@ pub(crate) mod tests {
             codecs: Vec::new(),
             extensions: Vec::new(),
             one_way_extensions: Vec::new(),
+            extmap_allow_mixed: false,
             ssrc,
             rtx_ssrc: None,
             slot: 0,

@@ -233,6 +233,20 @@ fn transport_cc_feedback_needs_its_extension() {
 }
 
 #[test]
+fn mixed_forms_of_header_extensions_are_agreed_or_their_high_ids_left_out() {
+    let level = "urn:ietf:params:rtp-hdrext:ssrc-audio-level";
+    let mid = "urn:ietf:params:rtp-hdrext:sdes:mid";
+    let lines = format!("a=extmap:3 {level}\r\na=extmap:20 {mid}\r\n");
+    let (plan, ours) = take(&web("audio", "0", 9, &lines));
+    assert_eq!(plan.media[0].extensions, [(3, level.to_owned())]);
+    assert!(!ours.media[0].section.has("extmap-allow-mixed"));
+    let lines = format!("{lines}a=extmap-allow-mixed\r\n");
+    let (plan, ours) = take(&web("audio", "0", 9, &lines));
+    assert_eq!(plan.media[0].extensions.len(), 2);
+    assert!(ours.media[0].section.has("extmap-allow-mixed"));
+}
+
+#[test]
 fn bandwidth_and_packet_time_are_read() {
     let (plan, ours) = take("m=audio 4000 RTP/AVP 0\r\nb=AS:80\r\na=ptime:30\r\n");
     assert_eq!(

@@ -167,6 +167,7 @@ fn take_in(
         .filter(|(_, uri)| media.extensions.iter().any(|(_, ours)| ours == uri))
         .collect();
     media.one_way_extensions = extensions.one_way;
+    media.extmap_allow_mixed = extensions.mixed;
     media.remote_ssrcs = remote_ssrcs;
     media.remote_rtx_ssrcs = remote_rtx_ssrcs;
     media.ptime = ptime(line).or(media.ptime);

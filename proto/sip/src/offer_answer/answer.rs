@@ -194,6 +194,7 @@ impl<'a> Line<'a> {
         self.plan.codecs = codecs;
         self.plan.extensions = extensions.both;
         self.plan.one_way_extensions = extensions.one_way;
+        self.plan.extmap_allow_mixed = extensions.mixed;
         self.plan.remote_ssrcs = remote_ssrcs;
         self.plan.remote_rtx_ssrcs = remote_rtx_ssrcs;
         self.plan.ptime = ptime(media).filter(|_| kind == MediaKind::Audio);

@@ -241,6 +241,9 @@ impl Printer<'_> {
                 None => section.push_attribute("extmap", format!("{id} {uri}")),
             }
         }
+        if media.extmap_allow_mixed && !media.extensions.is_empty() {
+            section.push_flag("extmap-allow-mixed");
+        }
         section.push_flag(media.direction.as_str());
         if media.rtcp_rsize {
             section.push_flag("rtcp-rsize");

@@ -51,6 +51,8 @@ pub(super) struct Extensions {
     pub both: Vec<(u8, String)>,
     /// Those of them that go one way only, from our side.
     pub one_way: Vec<(u8, Direction)>,
+    /// See [`super::MediaPlan::extmap_allow_mixed`].
+    pub mixed: bool,
 }
 
 /// The header extensions a peer offers and we know.
@@ -61,6 +63,9 @@ pub(super) fn extensions(
 ) -> Extensions {
     let mut taken: Vec<(u8, String)> = Vec::new();
     let mut one_way = Vec::new();
+    let mixed = [&media.section, &sdp.session]
+        .iter()
+        .any(|section| section.has("extmap-allow-mixed"));
     for value in sdp.all_inherited(media, "extmap") {
         let Some(map) = ExtMap::parse(value) else {
             continue;
@@ -70,7 +75,9 @@ pub(super) fn extensions(
             .iter()
             .any(|(id, uri)| *id == map.id || *uri == map.uri);
         // 15 cannot be told from the stop mark of the one-byte form (RFC 8285 §4.2).
-        if !known || !free || map.id == 15 || taken.len() == MAX_EXTENSIONS {
+        // Higher ones have the two-byte form only, which may not stand beside the other unless agreed.
+        let writable = map.id <= 14 || (mixed && map.id != 15);
+        if !known || !free || !writable || taken.len() == MAX_EXTENSIONS {
             continue;
         }
         match map.direction.as_deref().map(Direction::parse) {
@@ -85,6 +92,7 @@ pub(super) fn extensions(
     Extensions {
         both: taken,
         one_way,
+        mixed,
     }
 }
 
@@ -135,6 +143,7 @@ pub(super) fn rejected(index: usize, media: &MediaDescription) -> MediaPlan {
         codecs: Vec::new(),
         extensions: Vec::new(),
         one_way_extensions: Vec::new(),
+        extmap_allow_mixed: false,
         ssrc: 0,
         rtx_ssrc: None,
         slot: 0,

@@ -184,6 +184,9 @@ pub struct MediaPlan {
     /// go with the m-line.
     #[serde(default)]
     pub one_way_extensions: Vec<(u8, Direction)>,
+    /// Both forms of header extensions may be mixed in one stream (RFC 8285 §6); in our offer, that we can.
+    #[serde(default)]
+    pub extmap_allow_mixed: bool,
     /// Our outgoing SSRC on this m-line where it has a slot; 0 where it has none (the peer only sends here).
     /// A slot is kept while the line is on hold.
     pub ssrc: u32,

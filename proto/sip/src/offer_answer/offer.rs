@@ -203,6 +203,7 @@ fn line(index: usize, kind: MediaKind, profile: &Profile) -> MediaPlan {
         codecs: Vec::new(),
         extensions: Vec::new(),
         one_way_extensions: Vec::new(),
+        extmap_allow_mixed: true,
         ssrc: 0,
         rtx_ssrc: None,
         slot: 0,
