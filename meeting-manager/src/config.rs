@@ -335,7 +335,7 @@ impl Config {
         };
         Ok(FocusConfig {
             member: self.id.clone(),
-            domain: self.domain.clone(),
+            domain: uri_host(&self.domain),
             aliases: self.aliases.clone(),
             sent_by: sent_by.to_owned(),
             sent_by_stream: sent_by.to_owned(),
@@ -391,6 +391,14 @@ fn codecs(key: &'static str, names: &[String], known: &[&str]) -> Result<(), Inv
     }
 }
 
+/// A host as it stands in a URI: an IPv6 address in brackets (RFC 3261 §19.1.1).
+fn uri_host(host: &str) -> String {
+    match host.parse::<std::net::Ipv6Addr>() {
+        Ok(ip) => format!("[{ip}]"),
+        Err(_) => host.to_owned(),
+    }
+}
+
 fn meeting_id(key: &'static str, name: &str) -> Result<MeetingId, Invalid> {
     MeetingId::new(name).ok_or_else(|| {
         invalid(
@@ -436,6 +444,15 @@ mod tests {
     #[test]
     fn default_configuration_is_valid() {
         Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn an_ipv6_domain_stands_in_brackets_in_uris() {
+        let config = Config {
+            domain: "2001:db8::1".into(),
+            ..Config::default()
+        };
+        assert_eq!(config.focus("127.0.0.1").unwrap().domain, "[2001:db8::1]");
     }
 
     #[test]

@@ -136,7 +136,7 @@ export class Stage {
       const times = await Promise.all(
         others.map(async ([name, other]) => [name, await until(`${name} hears and sees ${speaker}`, this.ms, () => this.#perceives(other, speaker, ids[speaker], before.get(name)))]),
       );
-      if (this.#previous) {
+      if (this.ends.has(this.#previous)) {
         await until(`${speaker} sees ${this.#previous}, who spoke before`, this.ms, async () => {
           const colour = end instanceof Browser ? (await end.look()).video[0]?.colour : await end.seen();
           return sameColour(colour, CAST[this.#previous].colour) || { colour };

@@ -83,7 +83,7 @@ async function enter(config: ServerConfig, request: JoinRequest, attempt = 0): P
     await client.start();
     client.join(request.stream, AUDIO_SLOTS, VIDEO_SLOTS);
   } catch (e) {
-    ended(isEnding(e) ? e : { cause: e instanceof Error ? e.message : String(e), status: 0, reason: "", byUs: false, lost: false });
+    ended(isEnding(e) ? e : { cause: "page", status: 0, reason: e instanceof Error ? e.message : String(e), byUs: false, lost: false });
   }
 }
 

@@ -89,7 +89,8 @@ impl Default for SubscriptionConfig {
 pub struct FocusConfig {
     /// Our member id.
     pub member: String,
-    /// Domain of meeting URIs; stands in Contacts, so that they name the cluster and not this machine.
+    /// Domain of meeting URIs, IPv6 in brackets; stands in Contacts, so that they name the cluster and not this
+    /// machine.
     pub domain: String,
     /// Other names and addresses a Request-URI may carry for this domain (lower case).
     pub aliases: Vec<String>,

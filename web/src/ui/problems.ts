@@ -9,6 +9,7 @@ export function explain(e: Ending): string {
       ? "No SIP connection to the server. If its certificate is self-signed, reload this page, accept the certificate, and try again; otherwise check that the server is running."
       : "No SIP connection to the server. Check that it is running, then try again.";
   }
+  if (e.cause === "page") return `This page cannot make that call${said}. Check meeting, account and password.`;
   switch (e.status) {
     case 401:
     case 403:
