@@ -268,7 +268,7 @@ fn main() {
     let suites = [
         None,
         Some((SrtpSuite::AesCm128HmacSha180, Profile::Aes128CmSha1_80)),
-        Some((SrtpSuite::AeadAes256Gcm, Profile::AeadAes256Gcm)),
+        Some((SrtpSuite::AeadAes128Gcm, Profile::AeadAes128Gcm)),
     ];
     for suite in suites {
         for burst in [1, 4] {

@@ -15,7 +15,7 @@ mod listener;
 pub mod metrics;
 mod options;
 pub mod proxy_protocol;
-mod stun;
+pub mod stun;
 pub mod tls;
 mod transports;
 mod udp;

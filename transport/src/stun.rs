@@ -20,12 +20,14 @@ const KNOWN_REQUIRED: [u16; 6] = [0x0006, 0x0008, 0x0014, 0x0015, 0x0024, 0x0025
 const MAX_UNKNOWN: usize = 8;
 
 /// Whether a datagram is STUN and not SIP: two zero bits and the magic cookie (RFC 5389 §8).
-pub(crate) fn is_stun(datagram: &[u8]) -> bool {
+#[must_use]
+pub fn is_stun(datagram: &[u8]) -> bool {
     datagram.len() >= HEADER && datagram[0] & 0xc0 == 0 && datagram[4..8] == COOKIE
 }
 
 /// The answer to a binding request from `source`; `None` for anything else, and for what is malformed.
-pub(crate) fn answer(request: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
+#[must_use]
+pub fn answer(request: &[u8], source: SocketAddr) -> Option<Vec<u8>> {
     if !is_stun(request) || u16_at(request, 0)? != BINDING_REQUEST {
         return None;
     }
