@@ -54,8 +54,8 @@ async function until(what, ms, check) {
   }
 }
 
-async function nothingLeft() {
-  await until("no leg, port or dialog is left", 5000, async () => {
+async function nothingLeft(ms = 5000) {
+  await until("no leg, port or dialog is left", ms, async () => {
     const counts = await lab.api("/counts");
     return (counts.dialogs === 0 && counts.switch_legs === 0 && counts.ports === 0) || counts;
   });
@@ -283,16 +283,23 @@ test("a meeting whose media are lost is joined again", async () => {
   await alice.speak(true);
   const port = await alice.page.evaluate(() => window.rostrum.pc.remoteDescription.sdp.match(/a=candidate:\S+ 1 udp \d+ \S+ (\d+)/)[1]);
   const rule = (family, ...what) => execFileSync("ip", [family, "rule", ...what]);
+  const carol = await open("Carol", { browser: alice.browser, url: proxy.url });
+  await carol.fillIn();
   for (const family of ["-4", "-6"]) {
     rule(family, "add", "pref", "100", "lookup", "local"); // or local addresses would be looked up before all else
     rule(family, "del", "pref", "0");
     for (const side of ["sport", "dport"]) rule(family, "add", "pref", "50", "ipproto", "udp", side, port, "blackhole");
   }
-  await until("the page says that media are interrupted", 15_000, async () => /interrupted/.test(await text(alice, "p[role=alert]")));
-  assert.match(await text(alice, ".quality"), /poor/);
-  const lost = await alice.page.evaluateHandle(() => window.rostrum.pc);
-  await until("another connection is tried", 40_000, () => alice.page.evaluate((old) => window.rostrum.pc !== old, lost));
-  for (const family of ["-4", "-6"]) for (const side of ["sport", "dport"]) rule(family, "del", "pref", "50", "ipproto", "udp", side, port);
+  try {
+    await carol.page.click("#join");
+    await until("the page says that media are interrupted", 15_000, async () => /interrupted/.test(await text(alice, "p[role=alert]")));
+    assert.match(await text(alice, ".quality"), /poor/);
+    const lost = await alice.page.evaluateHandle(() => window.rostrum.pc);
+    await until("another connection is tried", 40_000, () => alice.page.evaluate((old) => window.rostrum.pc !== old, lost));
+    await until("who never was in the meeting is told why", 30_000, async () => /Check that UDP/.test(await text(carol, "#problem").catch(() => "")));
+  } finally {
+    for (const family of ["-4", "-6"]) for (const side of ["sport", "dport"]) rule(family, "del", "pref", "50", "ipproto", "udp", side, port);
+  }
   await listed(alice, ["Alice", "Bob"], 20_000);
   for (const end of [alice, ends.get("Bob")]) {
     await until(`${end.name} is connected again`, 40_000, async () => (await text(end, "[role=status]").catch(() => "")) === "Connected" && end.page.evaluate(() => window.rostrum.pc?.connectionState === "connected"));
@@ -304,9 +311,16 @@ test("a meeting whose media are lost is joined again", async () => {
 
 test("a server that dies and comes back has everyone again", async () => {
   const alice = ends.get("Alice");
+  const carol = ends.get("Carol");
+  await carol.join();
   await alice.speak(false);
   lab.child.kill("SIGKILL");
   await once(lab.child, "exit");
+  await carol.page.waitForFunction(() => /Joining again|Reconnecting/.test(document.querySelector("[role=status]")?.textContent), null, { timeout: 30_000 });
+  await until("Carol's page has given the connection up", 40_000, async () => {
+    if (/Joining again/.test(await text(carol, "[role=status]").catch(() => ""))) await carol.page.click("#leave").catch(() => {});
+    return carol.page.isVisible("#join");
+  });
   lab = await Lab.start(directory);
   proxy.target = Number(new URL(lab.info.web_local).port);
   await until("both are in the meeting", 40_000, async () => {
@@ -321,13 +335,15 @@ test("a server that dies and comes back has everyone again", async () => {
   assert.equal(await alice.page.evaluate(() => window.rostrum.pc.getTransceivers()[0].sender.track.enabled), false);
   await ends.get("Bob").speak(true);
   const source = (await people()).find((p) => p.display === "Bob").source;
+  assert.match(await text(carol, "#problem"), /You left/, "who left meanwhile is not brought back");
+  await stop("Carol");
   await until("Alice hears Bob", 15_000, async () => {
     const look = await alice.look().catch(() => undefined);
     return look?.audio.some((a) => a.csrc === source) || look;
   });
   await alice.leave();
   await ends.get("Bob").leave();
-  await nothingLeft();
+  await nothingLeft(40_000); // what is sent to those who were cut off waits for them for a while
 });
 
 test("the page is used with the keyboard alone", async () => {

@@ -67,9 +67,15 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug)]
 struct Remote {
     address: SocketAddr,
-    /// Which of the worker's sockets it reached.
+    /// Which of the worker's sockets it reached: one socket of the peer may reach several.
     socket: SocketId,
     heard: Instant,
+}
+
+impl Remote {
+    const fn pair(&self) -> (SocketId, SocketAddr) {
+        (self.socket, self.address)
+    }
 }
 
 /// The agent.
@@ -169,10 +175,17 @@ impl IceLite {
     /// Media that the peer has authenticated came from `remote`: a sign of life of that address if
     /// a check has validated it, nothing otherwise.
     pub fn handle_media(&mut self, remote: SocketAddr, now: Instant) {
-        if let Some(known) = self.remotes.iter_mut().find(|r| r.address == remote) {
+        for known in self.remotes.iter_mut().filter(|r| r.address == remote) {
             known.heard = now;
             self.heard = Some(now);
         }
+    }
+
+    /// When a validated pair was heard last.
+    #[must_use]
+    pub fn heard_on(&self, pair: (SocketId, SocketAddr)) -> Option<Instant> {
+        let known = self.remotes.iter().find(|r| r.pair() == pair)?;
+        Some(known.heard)
     }
 
     /// USERNAME is our fragment, a colon, the peer's (RFC 8445 §7.2.2).
@@ -194,16 +207,13 @@ impl IceLite {
         now: Instant,
     ) {
         self.heard = Some(now);
-        match self.remotes.iter_mut().find(|r| r.address == remote) {
-            Some(known) => {
-                known.heard = now;
-                known.socket = socket;
-            }
+        let pair = (socket, remote);
+        match self.remotes.iter_mut().find(|r| r.pair() == pair) {
+            Some(known) => known.heard = now,
             None => {
                 if self.remotes.len() >= MAX_REMOTES {
-                    let selected = self.selected.map(|(_, address)| address);
                     let oldest = (0..self.remotes.len())
-                        .filter(|at| Some(self.remotes[*at].address) != selected)
+                        .filter(|at| Some(self.remotes[*at].pair()) != self.selected)
                         .min_by_key(|at| self.remotes[*at].heard)
                         .unwrap_or(0);
                     let gone = self.remotes.swap_remove(oldest);
@@ -236,14 +246,10 @@ impl IceLite {
         }
         if now.saturating_duration_since(heard) < CONSENT {
             self.forget(|remote| now.saturating_duration_since(remote.heard) >= CONSENT);
-            let selected = self.selected.map(|(_, address)| address);
             // The selected pair is dead while another is still checked: go there.
-            if !self.remotes.iter().any(|r| Some(r.address) == selected) {
-                self.selected = self
-                    .remotes
-                    .iter()
-                    .max_by_key(|remote| remote.heard)
-                    .map(|remote| (remote.socket, remote.address));
+            if !self.remotes.iter().any(|r| Some(r.pair()) == self.selected) {
+                let liveliest = self.remotes.iter().max_by_key(|remote| remote.heard);
+                self.selected = liveliest.map(Remote::pair);
             }
             return false;
         }

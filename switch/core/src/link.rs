@@ -368,6 +368,13 @@ impl Link {
             .flat_map(Component::validated)
     }
 
+    /// When a validated pair was heard last; the pair from before an ICE restart counts as silent.
+    #[must_use]
+    pub fn heard(&self, pair: (SocketId, SocketAddr)) -> Option<Instant> {
+        let rtcp = self.rtcp.as_ref();
+        self.rtp.heard(pair).or_else(|| rtcp?.heard(pair))
+    }
+
     /// Pairs no longer validated since the last call.
     pub fn take_forgotten(&mut self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
         let components = [Some(&mut self.rtp), self.rtcp.as_mut()];

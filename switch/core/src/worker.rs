@@ -17,7 +17,7 @@ use rand_chacha::ChaCha12Rng;
 use smallvec::SmallVec;
 
 use crate::dtls::Identity;
-use crate::link::{LinkError, Received, Spec};
+use crate::link::{Link, LinkError, Received, Spec};
 use crate::meeting::{Meeting, MeetingConfig, WallClock};
 use crate::rendition::Renditions;
 use crate::{Batch, LegKey, MeetingError, TransportIndex, stun};
@@ -42,6 +42,10 @@ const LINK_TICK: Duration = Duration::from_secs(1);
 
 /// … handshake flights in fractions of one.
 const HANDSHAKE_TICK: Duration = Duration::from_millis(50);
+
+/// How long after its last sign of life a leg keeps an address to itself: a phone that died and calls
+/// again from the same port must not wait for consent to end.
+const OWNED: Duration = Duration::from_secs(5);
 
 /// What a worker is made with.
 #[derive(Clone, Debug)]
@@ -555,7 +559,7 @@ impl Worker {
         bytes: &mut [u8],
     ) {
         self.stats.received += 1;
-        let Some(owner) = self.owner(socket, remote, bytes) else {
+        let Some(owner) = self.owner(now, socket, remote, bytes) else {
             self.stats.strangers += 1;
             return;
         };
@@ -603,7 +607,13 @@ impl Worker {
         self.collect_events(owner.meeting);
     }
 
-    fn owner(&self, socket: SocketId, remote: SocketAddr, bytes: &[u8]) -> Option<Owner> {
+    fn owner(
+        &self,
+        now: Instant,
+        socket: SocketId,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> Option<Owner> {
         if let Some(owner) = self.sockets.get(&socket) {
             return Some(*owner);
         }
@@ -611,12 +621,24 @@ impl Worker {
             let name = stun::username(bytes)?;
             let ufrag = name.split(|byte| *byte == b':').next()?;
             let owner = self.ufrags.get(std::str::from_utf8(ufrag).ok()?).copied()?;
-            // A pair has one owner as long as that one's consent lasts: else a participant who forges
-            // another's address would take that one's packets.
-            let holder = self.pairs.get(&(socket, remote));
-            return (holder.is_none_or(|holder| *holder == owner)).then_some(owner);
+            // A pair has one owner as long as that one is heard: else a participant who forges another's
+            // address would take that one's packets.
+            let pair = (socket, remote);
+            let lives = |holder: &Owner| {
+                let link = self.link(holder);
+                let heard = link.and_then(|link| link.heard(pair));
+                heard.is_some_and(|at| now.saturating_duration_since(at) < OWNED)
+            };
+            let held = self.pairs.get(&pair);
+            let free = held.is_none_or(|holder| *holder == owner || !lives(holder));
+            return free.then_some(owner);
         }
         self.pairs.get(&(socket, remote)).copied()
+    }
+
+    fn link(&self, owner: &Owner) -> Option<&Link> {
+        let hosted = self.meetings[owner.meeting as usize].as_ref()?;
+        hosted.links.peek(owner.leg, owner.transport)
     }
 
     /// STUN or DTLS was dealt with: the pair may be new, or the link may be up or have failed.

@@ -662,10 +662,31 @@ fn a_check_with_anothers_address_takes_nothing_from_that_one() {
         (before.strangers + 1, before.bad)
     );
     assert!(clients[1].heard.len() > 20, "{}", clients[1].heard.len());
-    // Who goes makes room.
+    // Who goes makes room, on every address of ours that he reached.
+    let other = SocketId(9_999);
+    let check = IcePeer::new(&clients[0].ice()).request(false);
+    rig.give(other, victim, &check);
+    assert_eq!(rig.drain().len(), 1, "answered");
     rig.apply(&request(1, &clients[1..]));
     rig.drain();
-    rig.give(SHARED, victim, &forged);
+    for socket in [SHARED, other] {
+        rig.give(socket, victim, &forged);
+        assert_eq!(rig.drain().len(), 1, "answered");
+    }
+}
+
+#[test]
+fn a_phone_that_died_gets_its_address_back_in_seconds() {
+    let mut rig = Rig::new();
+    let mut clients = vec![Client::new(6, Kind::SdesIce), Client::new(8, Kind::SdesIce)];
+    meet(&mut rig, &mut clients);
+    let again = IcePeer::new(&clients[1].ice()).request(true);
+    let address = clients[0].address;
+    rig.drain();
+    rig.give(SHARED, address, &again);
+    assert!(rig.drain().is_empty(), "its owner was just heard");
+    rig.now += Duration::from_secs(6);
+    rig.give(SHARED, address, &again);
     assert_eq!(rig.drain().len(), 1, "answered");
 }
 

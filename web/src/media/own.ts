@@ -19,6 +19,7 @@ export interface OwnEvents {
 export class OwnMedia {
   readonly stream: MediaStream;
   muted: boolean;
+  private readonly closed = new AbortController();
 
   constructor(
     private readonly pc: RTCPeerConnection,
@@ -28,6 +29,11 @@ export class OwnMedia {
     this.stream = request.stream;
     this.muted = this.track("audio")?.enabled === false;
     for (const track of this.stream.getTracks()) this.watch(track);
+  }
+
+  /** The tracks go on, in other hands. */
+  close(): void {
+    this.closed.abort();
   }
 
   track(kind: Kind): MediaStreamTrack | undefined {
@@ -51,9 +57,9 @@ export class OwnMedia {
       await this.use("video", this.request.choice.video ?? "");
       return;
     }
-    await this.transceiver("video")?.sender.replaceTrack(null);
     this.drop(track);
     this.events.onChange();
+    await this.transceiver("video")?.sender.replaceTrack(null).catch(() => {}); // a connection that is gone sends nothing
   }
 
   /** Sends from another device. Nothing is renegotiated where the line sends already. */
@@ -63,7 +69,8 @@ export class OwnMedia {
       const wanted = { ...choice, wantAudio: kind === "audio", wantVideo: kind === "video", audio: device || undefined, video: device || undefined };
       const track = (await capture(wanted)).stream.getTracks()[0];
       const transceiver = this.transceiver(kind);
-      if (!track || !transceiver) return;
+      if (this.closed.signal.aborted) track?.stop();
+      if (!track || !transceiver || this.closed.signal.aborted) return;
       const before = this.track(kind);
       if (before) this.drop(before);
       this.stream.addTrack(track);
@@ -99,11 +106,12 @@ export class OwnMedia {
 
   /** A device that is pulled out ends its track; another takes its place, if there is one. */
   private watch(track: MediaStreamTrack): void {
-    track.addEventListener("ended", () => {
+    const lost = (): void => {
       if (!this.stream.getTracks().includes(track)) return; // stopped by ourselves
       this.drop(track);
       this.events.onChange();
       void this.use(track.kind as Kind, "");
-    });
+    };
+    track.addEventListener("ended", lost, { signal: this.closed.signal });
   }
 }

@@ -176,7 +176,7 @@ export class MeetingClient {
     const byUs = this.leaving;
     // the server's reason for a BYE after media stopped names them
     const lost = !byUs && (this.mediaFailed || [408, 481].includes(status) || /rtp timeout|connection error|request timeout|dialog error/i.test(cause) || /\bmedia\b/i.test(reason));
-    this.events.onEnded({ cause, byUs, status, reason, lost });
+    this.events.onEnded({ cause: this.mediaFailed ? "RTP Timeout" : cause, byUs, status, reason, lost });
   }
 
   /** The WebSocket came back: the dialog goes on over the new flow, and the roster is asked for again. */

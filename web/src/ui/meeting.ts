@@ -96,6 +96,7 @@ export class MeetingPage {
   close(): void {
     for (const t of this.timers) clearInterval(t);
     this.closed.abort();
+    this.own.close();
   }
 
   setLink(link: Link): void {
@@ -153,7 +154,11 @@ export class MeetingPage {
   private readonly onKey = (e: KeyboardEvent): void => {
     const target = e.target as HTMLElement;
     if (e.ctrlKey || e.metaKey || e.altKey || e.repeat) return;
-    if (e.key === "Escape") document.querySelector<HTMLElement>("#devices[aria-expanded=true]")?.click();
+    const open = document.querySelector<HTMLElement>("#devices[aria-expanded=true]");
+    if (e.key === "Escape" && open) {
+      open.click();
+      open.focus();
+    }
     if (/^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) return;
     const button = { m: "mute", v: "camera-off", d: "devices", p: "people", s: "stats" }[e.key.toLowerCase()];
     if (button) document.getElementById(button)!.click();

@@ -470,6 +470,11 @@ impl Component {
         ice.chain(self.previous.map(|previous| previous.pair))
     }
 
+    /// When a validated pair was heard last.
+    pub(super) fn heard(&self, pair: (SocketId, SocketAddr)) -> Option<Instant> {
+        self.ice.as_ref()?.heard_on(pair)
+    }
+
     /// Pairs no longer validated since the last call.
     pub(super) fn take_forgotten(&mut self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
         let ice = self.ice.iter_mut().flat_map(IceLite::take_forgotten);

@@ -300,6 +300,8 @@ impl Meeting {
         }
         if leg.described.transports != wanted.transports {
             leg.failed = None; // a new path may fail anew
+            leg.timed_out = false;
+            leg.last_heard = now;
         }
         leg.cname.clone_from(&wanted.cname);
         leg.described = wanted.clone();

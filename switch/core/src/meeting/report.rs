@@ -23,8 +23,8 @@ const REPAIR_TICK: Duration = Duration::from_millis(10);
 const REPORT_MS: u64 = 1_000;
 
 /// How many media timeouts a leg may be silent that is sent nothing: a phone on hold may stop its
-/// packets, RTCP too.
-const HELD_PATIENCE: u32 = 10;
+/// packets, RTCP too, and people hold long. A session timer notices sooner who is gone.
+const HELD_PATIENCE: u32 = 120;
 
 /// An SR whose clock is further than this from what packets say is not believed.
 const BELIEVABLE: Duration = Duration::from_secs(5);
@@ -49,6 +49,7 @@ impl Meeting {
             .take_if(|(kind, _)| *kind == control::leg_event::Kind::ConsentLost);
         let announce = state.dtls && !leg.connected;
         leg.last_heard = now;
+        leg.timed_out = false;
         if announce {
             leg.connected = true;
             self.leg_event(key, control::leg_event::Kind::Connected, "DTLS is done");

@@ -64,6 +64,12 @@ impl Links {
             .filter(|leg| leg.key == key)
     }
 
+    pub(super) fn peek(&self, key: LegKey, index: TransportIndex) -> Option<&Link> {
+        let leg = self.legs.get(key.index())?.as_ref()?;
+        let mut transports = leg.transports.iter().filter(|_| leg.key == key);
+        Some(&transports.find(|t| t.index == index)?.link)
+    }
+
     pub(super) fn link(&mut self, key: LegKey, index: TransportIndex) -> Option<&mut Link> {
         let leg = self.get(key)?;
         let transport = leg.transports.iter_mut().find(|t| t.index == index)?;
