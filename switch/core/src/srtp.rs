@@ -32,6 +32,12 @@ const MAX_INDEX: u64 = (1 << 48) - 1;
 /// Highest SRTCP index (RFC 3711 §3.4): 31 bits.
 const MAX_RTCP_INDEX: u32 = (1 << 31) - 1;
 
+/// Roll-over counters tried with one packet of a stream not heard yet.
+const ROCS_AT_ONCE: u32 = 4;
+
+/// Highest roll-over counter tried: 16 days of audio, 50 packets a second.
+const MOST_ROCS: u32 = 1024;
+
 /// A protection profile: cipher, authentication and tag length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Profile {
@@ -384,6 +390,8 @@ pub struct Opener {
     profile: Profile,
     heard: SmallVec<[Heard; 2]>,
     clock: u64,
+    /// Where the search for a stream's roll-over counter goes on.
+    next_roc: u32,
 }
 
 impl Opener {
@@ -396,6 +404,7 @@ impl Opener {
             cipher: Cipher::new(profile, key_and_salt)?,
             profile,
             heard: SmallVec::new(),
+            next_roc: 1,
             clock: 0,
         })
     }
@@ -458,7 +467,7 @@ impl Opener {
                 }
                 index
             }
-            None => u64::from(sequence),
+            None => self.first_index(ssrc, sequence, packet, header),
         };
         match &self.cipher {
             Cipher::Cm(cm) => {
@@ -483,6 +492,35 @@ impl Opener {
             none => *none = Some(Replay::new(index)),
         }
         Ok(end)
+    }
+
+    /// The index of the first packet heard of a stream. A sender that was under way before us, as when a
+    /// switch starts anew under a call with SDES, may have rolled over, and nobody tells how often
+    /// (RFC 4568 §6.4 leaves it to the sender to begin at zero): counters are tried, a few each time.
+    fn first_index(&mut self, ssrc: u32, sequence: u16, packet: &[u8], header: usize) -> u64 {
+        let index = |roc: u32| u64::from(roc) << 16 | u64::from(sequence);
+        let fits = |roc: u32| match &self.cipher {
+            Cipher::Cm(cm) => {
+                let (packet, tag) = packet.split_at(packet.len() - cm.rtp_tag);
+                let expected = mac(&cm.rtp_auth, packet, &roc.to_be_bytes());
+                verify_slices_are_equal(&expected.as_ref()[..tag.len()], tag).is_ok()
+            }
+            Cipher::Gcm(gcm) => {
+                let (aad, body) = packet.split_at(header);
+                let nonce = rtp_nonce(&gcm.rtp_salt, ssrc, index(roc));
+                let mut copy = body.to_vec();
+                gcm.rtp
+                    .open_in_place(nonce, Aad::from(aad), &mut copy)
+                    .is_ok()
+            }
+        };
+        let mut roc = 0;
+        if !fits(0) {
+            let tried = self.next_roc..self.next_roc + ROCS_AT_ONCE;
+            roc = tried.clone().find(|roc| fits(*roc)).unwrap_or(0);
+            self.next_roc = if tried.end > MOST_ROCS { 1 } else { tried.end };
+        }
+        index(roc)
     }
 
     /// Checks and decrypts a compound RTCP packet in place; its new length.

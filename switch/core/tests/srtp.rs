@@ -116,6 +116,31 @@ fn what_the_oracle_seals_we_open_over_a_wrap_of_the_sequence_number() {
 }
 
 #[test]
+fn a_stream_that_has_rolled_over_before_we_hear_it_is_found() {
+    for (profile, _) in PROFILES {
+        let mut sealer = Sealer::new(profile, &key(profile)).unwrap();
+        let mut sequence = 0u16;
+        for _ in 0..70 {
+            seal(&mut sealer, &rtp(5, sequence, 20)); // 0 to 32 times around
+            sequence = sequence.wrapping_add(30_000);
+        }
+        let mut opener = Opener::new(profile, &key(profile)).unwrap();
+        let mut opened = Vec::new();
+        for _ in 0..20 {
+            let packet = rtp(5, sequence, 20);
+            let mut sealed = seal(&mut sealer, &packet);
+            let ok = opener.open_rtp(&mut sealed).is_ok();
+            assert!(!ok || sealed[..packet.len()] == packet);
+            opened.push(ok);
+            sequence = sequence.wrapping_add(1);
+        }
+        let lost = opened.iter().take_while(|ok| !**ok).count();
+        assert!(lost <= 8, "{profile:?}: {lost} lost");
+        assert!(opened[lost..].iter().all(|ok| *ok));
+    }
+}
+
+#[test]
 fn reordering_across_the_wrap_keeps_the_roll_over_counter() {
     for (profile, _) in PROFILES {
         let mut sealer = Sealer::new(profile, &key(profile)).unwrap();
