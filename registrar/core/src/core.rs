@@ -462,10 +462,22 @@ impl Core {
 
     /// Whether a request comes from a meeting manager, another registrar or a trusted network.
     pub(crate) fn is_trusted_source(&self, hop: &Hop) -> bool {
+        self.is_in_trusted_network(hop) || self.is_member(hop)
+    }
+
+    /// Whether a source is trusted for its network only: a gateway, or another registrar, which records a value for
+    /// the side behind it itself.
+    pub(crate) fn is_gateway(&self, hop: &Hop) -> bool {
+        self.is_in_trusted_network(hop) && !self.is_member(hop)
+    }
+
+    fn is_in_trusted_network(&self, hop: &Hop) -> bool {
         let ip = hop.remote.ip();
-        if self.settings.trusted.iter().any(|net| net.contains(&ip)) {
-            return true;
-        }
+        self.settings.trusted.iter().any(|net| net.contains(&ip))
+    }
+
+    fn is_member(&self, hop: &Hop) -> bool {
+        let ip = hop.remote.ip();
         self.members.values().flat_map(|m| &m.sip).any(|(_, a)| {
             // On streams the port is any; where managers and clients may share a host, the address says nothing.
             a.ip() == ip

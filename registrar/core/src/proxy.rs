@@ -371,7 +371,12 @@ impl Core {
         };
         let up_flow = proxied.client.then_some(&proxied.hop);
         let down_flow = (way.side == Side::Client).then_some(hop);
-        let up = self.tokens.mint(TokenKind::RecordRoute, up_flow);
+        // Whom a gateway calls must get back to it, as a user that called one.
+        let up_kind = match !proxied.client && self.is_gateway(&proxied.hop) {
+            true => TokenKind::Outside,
+            false => TokenKind::RecordRoute,
+        };
+        let up = self.tokens.mint(up_kind, up_flow);
         let down_kind = match way.side {
             Side::Outside => TokenKind::Outside,
             Side::Client | Side::Inner => TokenKind::RecordRoute,

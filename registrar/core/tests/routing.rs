@@ -4,8 +4,8 @@ mod common;
 
 use cluster::ownership::{Candidate, choose};
 use common::{
-    DOMAIN, Request, WALL, World, answer, caller_routes, hop, member, member_hop, settings, text,
-    udp,
+    DOMAIN, Request, WALL, World, answer, caller_routes, hop, in_dialog, member, member_hop,
+    settings, text, udp,
 };
 use registrar_core::GuestMint;
 use sip::{HeaderName, Hop, Message, Transport};
@@ -25,19 +25,6 @@ fn chosen(meeting: &str) -> u8 {
         Some("m1") => 1,
         _ => 2,
     }
-}
-
-/// A request in the dialog that `response` made, as the caller sends it.
-fn in_dialog(method: &str, uri: &str, from: Hop, routes: &[String], n: u64) -> Request {
-    let mut request = Request::new(method, uri, from, n);
-    request.from = format!("<sip:alice@{DOMAIN}>;tag=caller");
-    request.to = "<sip:x@example.org>;tag=callee".into();
-    if !routes.is_empty() {
-        request
-            .headers
-            .push(format!("Route: {}", routes.join(", ")));
-    }
-    request
 }
 
 /// Alice on a WebSocket in the lobby: the routes of both sides.
@@ -557,35 +544,6 @@ fn guest_and_stranger_reach_no_gateway_and_no_manager_by_address() {
         assert!(matches!(status, Some(403 | 407)), "{}", text(&sent.message));
         assert!(world.resolves.is_empty());
     }
-}
-
-#[test]
-fn user_calls_a_gateway_of_a_trusted_network_and_its_dialog_goes_on() {
-    let mut world = World::with(|s| s.trusted = vec!["203.0.113.0/24".parse().expect("a net")]);
-    world = world.with_members();
-    let at = hop(Transport::Wss, 1, 40_000);
-    let gateway = Hop::to(
-        Transport::Udp,
-        "203.0.113.50:5060".parse().expect("address"),
-    );
-    world.invite("alice", at, "sip:+1900@203.0.113.50");
-    let invite = world.take_request("INVITE", gateway);
-    let contact = [(HeaderName::Contact, "<sip:+1900@203.0.113.51>")];
-    world.deliver(gateway, answer(&invite, 200, &contact));
-    let routes = caller_routes(&world.take_status(200));
-    let other = Hop::to(
-        Transport::Udp,
-        "203.0.113.51:5060".parse().expect("address"),
-    );
-    for (method, n) in [("ACK", 560), ("BYE", 561)] {
-        let request = in_dialog(method, "sip:+1900@203.0.113.51", at, &routes, n);
-        world.deliver(at, request.message());
-        let got = world.take_request(method, other);
-        assert_eq!(got.values(HeaderName::Route).count(), 0);
-    }
-    // By a member's address users call nobody.
-    world.invite("alice", at, "sip:lobby@10.0.0.2:5070");
-    world.take_status(403);
 }
 
 #[test]

@@ -453,6 +453,19 @@ impl Request {
     }
 }
 
+/// A request in the dialog that was made, as the caller sends it.
+pub fn in_dialog(method: &str, uri: &str, from: Hop, routes: &[String], n: u64) -> Request {
+    let mut request = Request::new(method, uri, from, n);
+    request.from = format!("<sip:alice@{DOMAIN}>;tag=caller");
+    request.to = "<sip:x@example.org>;tag=callee".into();
+    if !routes.is_empty() {
+        request
+            .headers
+            .push(format!("Route: {}", routes.join(", ")));
+    }
+    request
+}
+
 /// The response a user agent gives to a request it got.
 pub fn answer(request: &Message, status: u16, headers: &[(HeaderName<'static>, &str)]) -> Message {
     let mut response =

@@ -1,0 +1,88 @@
+//! Calls from and to hosts that are neither clients nor of the cluster, and what later requests of theirs may do.
+
+mod common;
+
+use common::{Request, World, answer, caller_routes, hop, in_dialog};
+use sip::{HeaderName, Hop, Transport};
+
+#[test]
+fn user_calls_a_gateway_of_a_trusted_network_and_its_dialog_goes_on() {
+    let mut world = World::with(|s| s.trusted = vec!["203.0.113.0/24".parse().expect("a net")]);
+    world = world.with_members();
+    let at = hop(Transport::Wss, 1, 40_000);
+    let gateway = Hop::to(
+        Transport::Udp,
+        "203.0.113.50:5060".parse().expect("address"),
+    );
+    world.invite("alice", at, "sip:+1900@203.0.113.50");
+    let invite = world.take_request("INVITE", gateway);
+    let contact = [(HeaderName::Contact, "<sip:+1900@203.0.113.51>")];
+    world.deliver(gateway, answer(&invite, 200, &contact));
+    let routes = caller_routes(&world.take_status(200));
+    let other = Hop::to(
+        Transport::Udp,
+        "203.0.113.51:5060".parse().expect("address"),
+    );
+    for (method, n) in [("ACK", 560), ("BYE", 561)] {
+        let request = in_dialog(method, "sip:+1900@203.0.113.51", at, &routes, n);
+        world.deliver(at, request.message());
+        let got = world.take_request(method, other);
+        assert_eq!(got.values(HeaderName::Route).count(), 0);
+    }
+    // By a member's address users call nobody.
+    world.invite("alice", at, "sip:lobby@10.0.0.2:5070");
+    world.take_status(403);
+}
+
+/// A gateway at 203.0.113.50 calls bob, who answers: the routes that bob has.
+fn called_by_gateway(
+    world: &mut World,
+    bob: Hop,
+    contact: &str,
+    record: Option<&str>,
+) -> Vec<String> {
+    let gateway = Hop::to(
+        Transport::Udp,
+        "203.0.113.50:5060".parse().expect("address"),
+    );
+    let n = world.unique();
+    let mut invite = Request::new("INVITE", "sip:bob@example.org", gateway, n);
+    invite.from = "<sip:+49@203.0.113.50>;tag=g".into();
+    invite.headers.push(format!("Contact: {contact}"));
+    let record = record.map(|r| format!("Record-Route: {r}"));
+    invite.headers.extend(record);
+    world.deliver(gateway, invite.message());
+    let invite = world.take_request("INVITE", bob);
+    let answered = [(HeaderName::Contact, "<sip:x@k.invalid;transport=ws>")];
+    world.deliver(bob, answer(&invite, 200, &answered));
+    world.take_status(200);
+    invite
+        .values(HeaderName::RecordRoute)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn user_called_by_a_gateway_of_a_trusted_network_can_hang_up() {
+    let mut world = World::with(|s| s.trusted = vec!["203.0.113.0/24".parse().expect("a net")]);
+    world = world.with_members();
+    let bob = hop(Transport::Wss, 2, 40_000);
+    world.register("bob", bob, "<sip:x@k.invalid;transport=ws>");
+    let sbc = "<sip:203.0.113.50;lr>";
+    for (record, n) in [(None, 600), (Some(sbc), 610)] {
+        let contact = "<sip:+49@203.0.113.51>";
+        let routes = called_by_gateway(&mut world, bob, contact, record);
+        let to = match record {
+            None => "203.0.113.51:5060",
+            Some(_) => "203.0.113.50:5060",
+        };
+        let to = Hop::to(Transport::Udp, to.parse().expect("address"));
+        for (n, method) in (n..).zip(["INVITE", "ACK", "UPDATE", "BYE"]) {
+            let request = in_dialog(method, "sip:+49@203.0.113.51", bob, &routes, n);
+            world.deliver(bob, request.message());
+            let got = world.take_request(method, to);
+            let left: Vec<&str> = got.values(HeaderName::Route).collect();
+            assert_eq!(left, Vec::from_iter(record), "{method}");
+        }
+    }
+}
