@@ -234,8 +234,10 @@ pub fn part(
         return None;
     }
     let mut rest = None;
+    let mut opened = 0;
     if full {
         xml.open("users", &[]);
+        opened = xml.out.len() - 1;
     } else if users {
         xml.open("users", &[("state", "partial")]);
     }
@@ -255,6 +257,9 @@ pub fn part(
             break;
         }
         last = Some(entity);
+    }
+    if full && rest.is_some() {
+        xml.out.insert_str(opened, " state=\"partial\""); // not all of them (RFC 4575 §4.6)
     }
     if users {
         xml.close("users");

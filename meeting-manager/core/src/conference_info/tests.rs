@@ -334,6 +334,15 @@ fn a_thousand_participants_are_told_in_documents_that_every_element_takes() {
         text(xml.root_element(), &["conference-state", "user-count"]),
         Some("1000")
     );
+    let users = xml
+        .root_element()
+        .children()
+        .find(|n| n.has_tag_name((xml.root_element().tag_name().namespace().unwrap(), "users")));
+    assert_eq!(
+        users.unwrap().attribute("state"),
+        Some("partial"),
+        "they are not all"
+    );
 }
 
 #[test]
