@@ -73,6 +73,8 @@ pub(crate) struct Exchange {
     pub(crate) described: bool,
     /// The leg was changed for it.
     pub(crate) leg_touched: bool,
+    /// Which keys our description told the peer ([`Participant::keys_drawn`] then), once it is out.
+    pub(crate) told: Option<u32>,
 }
 
 /// What a body says.
@@ -178,6 +180,19 @@ impl Participant {
         }
     }
 
+    /// Tells the switch what an exchange under way agrees on, which stays where it is, or the leg in force.
+    pub(crate) fn want_latest_leg(&mut self, cx: &mut Cx<'_>) {
+        let Some(exchange) = &mut self.exchange else {
+            self.want_leg(cx);
+            return;
+        };
+        exchange.leg_touched = true;
+        if let Some(exchange) = &self.exchange {
+            let leg = self.leg_of(&exchange.target);
+            self.leg_change = cx.link.want(&self.id, leg);
+        }
+    }
+
     /// A leg that no switch took is wanted again, unless an exchange wants another one anyway.
     pub(crate) fn on_leg_again(&mut self, cx: &mut Cx<'_>) {
         if self
@@ -206,12 +221,13 @@ impl Participant {
             our_offer,
             described,
             leg_touched: false,
+            told: None,
         });
         self.apply(cx);
     }
 
     /// Tells the switch the target, where that changes anything for it.
-    pub(crate) fn apply(&mut self, cx: &mut Cx<'_>) {
+    fn apply(&mut self, cx: &mut Cx<'_>) {
         let Some(exchange) = &self.exchange else {
             return;
         };
@@ -344,17 +360,24 @@ impl Participant {
         Ok(())
     }
 
-    /// Our side of the exchange as text.
-    pub(crate) fn description(&self, is_offer: bool) -> Option<String> {
-        let exchange = self.exchange.as_ref()?;
+    /// Our side of the exchange as text, which goes out.
+    pub(crate) fn description(&mut self, is_offer: bool) -> Option<String> {
+        let exchange = self.exchange.as_mut()?;
         let local = exchange.local.as_ref()?;
+        exchange.told = Some(self.keys_drawn);
         Some(offer_answer::describe(&exchange.target, local, is_offer).to_string())
     }
 
     /// What the exchange agreed on is in force.
     pub(crate) fn conclude(&mut self, cx: &mut Cx<'_>) {
         if let Some(exchange) = self.exchange.take() {
-            if self.moved.is_some() && self.moved == exchange.local {
+            if let Some(told) = exchange.told {
+                self.keys_told = told;
+            }
+            if self.has_untold_keys() {
+                // New ones were drawn after our description was out: another tells them.
+                self.moved = self.moved.take().or_else(|| exchange.local.clone());
+            } else if self.moved.is_some() && self.moved == exchange.local {
                 self.moved = None;
             }
             self.plan = Some(exchange.target);

@@ -486,7 +486,10 @@ impl Focus {
             .map(|m| m.facts.id.clone())
             .collect();
         for id in stale {
-            self.with_meeting(now, &id, |m, sh| m.on_switch_restarted(sh, now));
+            self.with_meeting(now, &id, |m, sh| {
+                m.link.set_instance(&hello.instance);
+                m.on_switch_restarted(sh, now);
+            });
         }
     }
 

@@ -418,7 +418,8 @@ impl Participant {
     }
 
     fn answer_update(&mut self, cx: &mut Cx<'_>) {
-        let sdp = self.description(false);
+        let described = self.exchange.as_ref().is_some_and(|e| e.described);
+        let sdp = described.then(|| self.description(false)).flatten();
         if let Some(exchange) = &self.exchange
             && let Carrier::Update {
                 key,
@@ -429,7 +430,7 @@ impl Participant {
             let mut response = self.dialog.response(request, StatusCode::of(200), None);
             advertise(&mut response);
             agreement.stamp(&mut response);
-            if let Some(sdp) = sdp.filter(|_| exchange.described) {
+            if let Some(sdp) = sdp {
                 response.set_body(SDP, sdp.into_bytes());
             }
             cx.sh.respond(cx.now, *key, response);

@@ -373,7 +373,7 @@ impl Meeting {
             // A record of a later build that this one cannot read is left alone: its dialog cannot go on here.
             match serde_json::from_slice::<DialogRecord>(&entry.value) {
                 Ok(DialogRecord::Participant(record)) => {
-                    adopted.push(record.id.clone());
+                    adopted.push((record.id.clone(), record.instance.clone()));
                     self.adopt_participant(sh, now, *record, entry.modified);
                 }
                 Ok(DialogRecord::Subscription(record)) => {
@@ -394,11 +394,15 @@ impl Meeting {
         }
         let target = self.target();
         self.roster = Self::unclaimed(sh, &target).roster;
-        for id in &adopted {
+        for (id, instance) in &adopted {
             self.with_participant(sh, now, id, |p, cx| {
                 let entry = p.entry(cx);
                 cx.roster.on_changed(entry);
                 p.arm_session(cx);
+                if instance.is_empty() || instance != cx.link.instance() {
+                    // The one that had its keys is not known to be there still.
+                    p.draw_keys(cx);
+                }
                 p.want_leg(cx);
             });
         }
@@ -539,6 +543,10 @@ impl Meeting {
             self.lose(sh, now);
             return;
         }
+        if applied.restarted {
+            // First: what it says of legs is of such that are made again.
+            self.on_switch_restarted(sh, now);
+        }
         for outcome in applied.legs {
             self.with_participant(sh, now, &outcome.id, |p, cx| {
                 p.on_leg_outcome(cx, outcome.change, outcome.result);
@@ -546,9 +554,6 @@ impl Meeting {
         }
         for id in applied.removed {
             self.with_participant(sh, now, &id, Participant::on_leg_removed);
-        }
-        if applied.restarted {
-            self.on_switch_restarted(sh, now);
         }
         if applied.ended && self.state == State::Ending {
             self.release(sh);

@@ -39,7 +39,7 @@ impl Participant {
 
     /// The switch has the leg at other addresses than the peer was told.
     pub(crate) fn on_moved(&mut self, cx: &mut Cx<'_>, local: LocalMedia) {
-        if self.local.as_ref() == Some(&local) {
+        if self.local.as_ref() == Some(&local) && !self.has_untold_keys() {
             self.moved = None;
             return;
         }
@@ -50,22 +50,37 @@ impl Participant {
     /// The switch has lost what it knew: it sends with new keys, and the peer is told them.
     pub(crate) fn on_switch_restarted(&mut self, cx: &mut Cx<'_>, change: u64) {
         self.leg_change = change;
-        let Some(plan) = &mut self.plan else { return };
-        if !offer_answer::renew_keys(plan, &mut cx.sh.rng) {
-            return;
+        if self.draw_keys(cx) {
+            self.want_latest_leg(cx);
         }
-        self.local = None;
-        match &mut self.exchange {
-            Some(exchange) if exchange.stage == Stage::Applying => {
-                for target in &mut exchange.target.transports {
-                    let mut ours = plan.transports.iter();
-                    let same = ours.find(|t| t.index == target.index);
-                    take_local_key(&mut target.security, same.map(|t| &t.security));
-                }
-                self.apply(cx);
+    }
+
+    /// Draws SDES keys that no switch had before, for the media in force and for those that an exchange under
+    /// way agrees on. `false` where there are none.
+    pub(crate) fn draw_keys(&mut self, cx: &mut Cx<'_>) -> bool {
+        let rng = &mut cx.sh.rng;
+        let mut drawn = false;
+        if let Some(plan) = &mut self.plan {
+            drawn |= offer_answer::renew_keys(plan, rng);
+        }
+        if let Some(exchange) = &mut self.exchange {
+            drawn |= offer_answer::renew_keys(&mut exchange.target, rng);
+            // Should the exchange come to nothing, the switch has the right ones all the same.
+            for target in &mut exchange.target.transports {
+                let mut ours = self.plan.iter().flat_map(|p| &p.transports);
+                let same = ours.find(|t| t.index == target.index);
+                take_local_key(&mut target.security, same.map(|t| &t.security));
             }
-            _ => self.want_leg(cx),
         }
+        if drawn {
+            self.keys_drawn += 1;
+        }
+        drawn
+    }
+
+    /// The peer does not know the keys that the switch sends with.
+    pub(crate) fn has_untold_keys(&self) -> bool {
+        self.keys_told != self.keys_drawn
     }
 
     /// Nothing is under way: what waited for that begins.
@@ -77,7 +92,7 @@ impl Participant {
             return;
         };
         let mut target = self.make_offer(cx, OfferKind::Phone { video: false });
-        // What is printed differs from what was last (RFC 3264 §8), by the addresses at least.
+        // What is printed differs from what was last (RFC 3264 §8), by the addresses or keys at least.
         target.session_version = plan.session_version + 1;
         let restarted = restart_ice(&mut target, cx);
         if offer_answer::renew_keys(&mut target, &mut cx.sh.rng) || restarted {
@@ -120,6 +135,7 @@ impl Participant {
             our_offer: true,
             described: true,
             leg_touched: false,
+            told: None,
         });
         let mut request = self.dialog.request(Method::Invite);
         advertise(&mut request);
@@ -294,7 +310,6 @@ impl Participant {
     }
 }
 
-/// New ICE credentials (RFC 8445 §9): the media go to another place. `false` where the leg has no ICE.
 /// The other's key for what we send, where both are SDES with one suite.
 fn take_local_key(security: &mut Security, other: Option<&Security>) {
     if let Security::Sdes {
@@ -311,6 +326,7 @@ fn take_local_key(security: &mut Security, other: Option<&Security>) {
     }
 }
 
+/// New ICE credentials (RFC 8445 §9): the media go to another place. `false` where the leg has no ICE.
 fn restart_ice(plan: &mut Plan, cx: &mut Cx<'_>) -> bool {
     let mut restarted = false;
     for ice in plan.transports.iter_mut().filter_map(|t| t.ice.as_mut()) {

@@ -158,7 +158,11 @@ pub(crate) struct Participant {
     pub(crate) acked: Option<u32>,
     /// Number of the latest change of the leg.
     pub(crate) leg_change: u64,
-    /// The switch has moved the leg to these addresses; the peer does not know yet.
+    /// How often new SDES keys were drawn because of another instance of the switch.
+    pub(crate) keys_drawn: u32,
+    /// Which of them the peer knows.
+    pub(crate) keys_told: u32,
+    /// The switch has moved the leg to these addresses, or sends with new keys; the peer does not know yet.
     pub(crate) moved: Option<LocalMedia>,
     /// Since when no switch takes the leg of a call that is.
     pub(crate) legless_since: Option<Instant>,
@@ -207,6 +211,8 @@ impl Participant {
             ours: None,
             acked: None,
             leg_change: 0,
+            keys_drawn: 0,
+            keys_told: 0,
             moved: None,
             legless_since: None,
             connected: false,
@@ -264,11 +270,26 @@ impl Participant {
             plan,
             local,
             switch: cx.link.switch()?.clone(),
+            instance: self.keyed_instance(cx).to_owned(),
             latch: self.latch,
             peer_update: self.peer_update,
             timer,
             subscriptions: self.subscriptions.clone(),
         })))
+    }
+
+    /// The switch's instance, if the peer will know the keys once the answer that waits for the record is out.
+    fn keyed_instance<'a>(&self, cx: &'a Cx<'_>) -> &'a str {
+        let storing = |e: &&Exchange| e.stage == Stage::Storing;
+        let told = self.exchange.as_ref().filter(storing).and_then(|e| {
+            let soon = e.described.then_some(self.keys_drawn);
+            e.told.or(soon)
+        });
+        if told.unwrap_or(self.keys_told) == self.keys_drawn {
+            cx.link.instance()
+        } else {
+            ""
+        }
     }
 
     /// What will hold once the answer that waits for the record has gone out.

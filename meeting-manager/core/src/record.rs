@@ -99,6 +99,10 @@ pub struct ParticipantRecord {
     pub local: LocalMedia,
     /// Which switch.
     pub switch: SwitchId,
+    /// Its instance that has the SDES keys of `plan`, which no other may use; empty where the peer has yet to be
+    /// told other keys, and in records of builds before this was kept.
+    #[serde(default)]
+    pub instance: String,
     /// The peer is behind NAT.
     pub latch: bool,
     /// The peer takes UPDATE.

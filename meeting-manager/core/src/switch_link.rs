@@ -70,7 +70,7 @@ pub(crate) enum LegFailure {
 pub(crate) struct Applied {
     pub(crate) legs: Vec<LegOutcome>,
     pub(crate) removed: Vec<ParticipantId>,
-    /// The switch has been started anew since: every leg must be made again.
+    /// The switch has been started anew since, or is another: every leg must be made again, with new keys.
     pub(crate) restarted: bool,
     /// The meeting belongs to somebody else.
     pub(crate) fenced: bool,
@@ -92,6 +92,7 @@ impl Applied {
 #[derive(Debug)]
 pub(crate) struct SwitchLink {
     switch: Option<SwitchId>,
+    /// Its instance that the legs' keys were drawn for; empty where that will be the one that answers.
     instance: String,
     tried: BTreeSet<SwitchId>,
     legs: BTreeMap<ParticipantId, Wanted>,
@@ -156,8 +157,15 @@ impl SwitchLink {
     pub(crate) fn resume(&mut self, sh: &mut Shared, switch: SwitchId) {
         if self.switch.is_none() && sh.switches.is_registered(&switch) {
             sh.switches.occupy(&switch);
+            let info = sh.switches.get(&switch);
+            self.instance = info.map(|i| i.instance.clone()).unwrap_or_default();
             self.switch = Some(switch);
         }
+    }
+
+    /// The switch is another instance now, for which keys will be drawn.
+    pub(crate) fn set_instance(&mut self, instance: &str) {
+        instance.clone_into(&mut self.instance);
     }
 
     /// Wants a leg so; returns the number of the change, which its outcome will name.
@@ -366,10 +374,8 @@ impl SwitchLink {
             self.settled = false;
             return out;
         }
-        out.restarted = self.settled
-            && !self.instance.is_empty()
-            && self.instance != response.instance
-            && !inflight.full;
+        // Also where it was told everything: the legs had keys that another instance may have used.
+        out.restarted = !self.instance.is_empty() && self.instance != response.instance;
         self.instance = response.instance;
         self.settled = true;
         if inflight.full {
@@ -429,6 +435,7 @@ impl SwitchLink {
             }
             out.removed = inflight.removed;
             self.dirty = self.legs.keys().cloned().collect();
+            out.restarted = true;
             return out;
         }
         // Legs that exist stay as they are on the switch; those of this request are told, and the next request

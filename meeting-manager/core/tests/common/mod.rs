@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,10 @@ pub struct FakeSwitch {
     pub instance: u32,
     pub meetings: BTreeMap<String, (u64, BTreeMap<String, ctl::Leg>)>,
     pub applies: usize,
+    /// A restart changes no port.
+    pub same_ports: bool,
+    /// (key, instance) of every SDES key it was given to send with.
+    pub keys: BTreeSet<(Bytes, u32)>,
     /// Of the latest request.
     pub policy: Option<ctl::MeetingPolicy>,
 }
@@ -74,7 +78,16 @@ impl FakeSwitch {
             entry.1.remove(id);
         }
         let mut states = Vec::new();
+        let ports = 30_000
+            + if self.same_ports {
+                0
+            } else {
+                self.instance * 1_000
+            };
         for leg in &request.legs {
+            let sdes = leg.transports.iter().filter_map(|t| t.sdes.as_ref());
+            self.keys
+                .extend(sdes.map(|s| (s.local_key.clone(), self.instance)));
             entry.1.insert(leg.id.clone(), leg.clone());
             states.push(ctl::LegState {
                 id: leg.id.clone(),
@@ -85,12 +98,12 @@ impl FakeSwitch {
                         index: t.index,
                         addresses: vec![ctl::Address {
                             ip: "198.51.100.1".into(),
-                            port: 30_000 + self.instance * 1_000 + t.index * 2,
+                            port: ports + t.index * 2,
                         }],
                         rtcp_port: if t.rtcp_mux {
                             0
                         } else {
-                            30_001 + self.instance * 1_000 + t.index * 2
+                            ports + 1 + t.index * 2
                         },
                     })
                     .collect(),
@@ -133,6 +146,8 @@ pub struct Faults {
     pub hold_apply: bool,
     pub hold_claim: bool,
     pub unreachable: Vec<String>,
+    /// The registry still names the instances before these.
+    pub registry_lags: bool,
 }
 
 pub struct World {
@@ -197,10 +212,12 @@ impl World {
     pub fn announce_switches(&mut self) {
         let infos = self
             .switches
-            .keys()
+            .iter()
             .enumerate()
-            .map(|(n, id)| {
+            .map(|(n, (id, switch))| {
+                let lag = u32::from(self.faults.registry_lags);
                 let info = SwitchInfo {
+                    instance: format!("i{}", switch.instance - lag),
                     load: u32::try_from(n).unwrap() * 100,
                     fingerprints: vec![("sha-256".into(), vec![n as u8; 32])],
                     ..SwitchInfo::default()
