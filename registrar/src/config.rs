@@ -69,7 +69,8 @@ pub struct Config {
     /// this cluster ("10.1.0.0/16"). Meeting managers of this cluster need no entry.
     pub trusted_networks: Vec<String>,
     /// Load balancers in front of this registrar: their connections must begin with a PROXY protocol header (version 1
-    /// or 2), which is believed.
+    /// or 2), which is believed. A balancer that sends none and has several addresses must send each client's connections
+    /// from the same one: a password's nonce is good at one address only, and browsers do not ask for a third.
     pub proxy_protocol_from: Vec<String>,
     /// Let authenticated users call addresses of other domains through this registrar.
     pub relay: bool,
@@ -279,6 +280,12 @@ pub(crate) fn networks(key: &'static str, list: &[String]) -> Result<Vec<IpNet>,
 }
 
 impl Config {
+    /// Whether any meeting is open to guests.
+    #[must_use]
+    pub fn lets_guests_in(&self) -> bool {
+        self.meetings.iter().any(|m| m.guests)
+    }
+
     /// The realm in use.
     #[must_use]
     pub fn realm(&self) -> &str {

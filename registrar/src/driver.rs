@@ -51,7 +51,7 @@ pub(crate) struct Driver {
     /// Requests without a final response, kept up to date for who waits for them.
     pub(crate) pending: watch::Sender<usize>,
     /// The users' file, watched since before it was read, the realm and the algorithms offered.
-    pub(crate) users: Option<(Watched, String, Vec<Algorithm>)>,
+    pub(crate) users: Option<(Watched, String, Vec<Algorithm>, bool)>,
 }
 
 /// Time since the Unix epoch; zero on a machine whose clock stands before it.
@@ -157,8 +157,8 @@ impl Driver {
     /// Runs until stopped, or until the transports are gone.
     pub(crate) async fn run(mut self, mut known: Known) {
         let (done_in, mut done) = mpsc::unbounded_channel();
-        let users = self.users.take().map(|(watched, realm, digest)| {
-            tokio::spawn(watch_users(watched, realm, digest, done_in.clone()))
+        let users = self.users.take().map(|(watched, realm, digest, guests)| {
+            tokio::spawn(watch_users(watched, realm, digest, guests, done_in.clone()))
         });
         let mut tick = tokio::time::interval(TICK);
         loop {
@@ -299,6 +299,7 @@ async fn watch_users(
     mut watched: Watched,
     realm: String,
     digest: Vec<Algorithm>,
+    guests: bool,
     done: mpsc::UnboundedSender<Done>,
 ) {
     let mut tick = tokio::time::interval(TICK);
@@ -309,7 +310,7 @@ async fn watch_users(
         }
         match users::load(watched.path(), &realm) {
             Ok(users) => {
-                users::warn_of_shut_out(&users, &digest);
+                users::warn_of_shut_out(&users, &digest, guests);
                 if done.send(Done::Users(users)).is_err() {
                     return;
                 }

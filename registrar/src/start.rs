@@ -143,7 +143,7 @@ impl Registrar {
         } else {
             registrar_core::Users::default()
         };
-        users::warn_of_shut_out(&table, &config.digest);
+        users::warn_of_shut_out(&table, &config.digest, config.lets_guests_in());
         let loading = load(store.as_ref());
         let (secrets, readings) = tokio::time::timeout(STORE_PATIENCE, loading)
             .await
@@ -217,7 +217,14 @@ impl Registrar {
             queries: query_out,
             stop: stop.clone(),
             pending: pending_in,
-            users: watched.map(|w| (w, config.realm().to_owned(), config.digest.clone())),
+            users: watched.map(|w| {
+                (
+                    w,
+                    config.realm().to_owned(),
+                    config.digest.clone(),
+                    config.lets_guests_in(),
+                )
+            }),
         };
         tasks.spawn(driver.run(known));
 
@@ -289,6 +296,15 @@ impl Registrar {
         let _ = self
             .queries
             .send(Box::new(|core| core.handle_drain()))
+            .await;
+    }
+
+    /// From now on requests outside dialogs are refused with Retry-After as well, so that nothing is left soon. For when
+    /// those who look know that this registrar drains.
+    pub async fn close(&self) {
+        let _ = self
+            .queries
+            .send(Box::new(|core| core.handle_closing()))
             .await;
     }
 
@@ -503,6 +519,7 @@ fn settings(config: &Config, addresses: &Addresses) -> Result<Settings, StartErr
         default_expires: config.default_expires,
         flow_timer: config.flow_timer,
         digest: config.digest.clone(),
+        guests: config.lets_guests_in(),
         service_route: config.service_route,
         limits: CoreLimits {
             bindings_per_aor: config.limits.contacts_per_user,

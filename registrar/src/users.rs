@@ -135,8 +135,8 @@ pub fn load(path: &Path, realm: &str) -> Result<Users, UsersError> {
 
 /// What keeps users out who are in the file: a client answers the first algorithm that it knows (RFC 8760 §2.5), also
 /// where this user's password is only known for a later one.
-pub(crate) fn shut_out(users: &Users, digest: &[Algorithm]) -> Option<String> {
-    let offered = users.answerable(digest);
+pub(crate) fn shut_out(users: &Users, digest: &[Algorithm], guests: bool) -> Option<String> {
+    let offered = users.answerable(digest, guests);
     let first_has = |user: &&User| offered.first().is_some_and(|a| user.has(*a));
     let any_has = |user: &&User| offered.iter().any(|a| user.has(*a));
     let tell = |out: Vec<&User>, what: &str| {
@@ -147,6 +147,12 @@ pub(crate) fn shut_out(users: &Users, digest: &[Algorithm]) -> Option<String> {
             format!("{count} of the users ({names}{more}) {what}")
         })
     };
+    if guests && !offered.contains(&Algorithm::Md5) {
+        return Some(
+            "guests cannot join from a browser, which knows MD5 only: add it to registrar.digest"
+                .to_owned(),
+        );
+    }
     tell(
         users.iter().filter(|u| !any_has(u)).collect(),
         "cannot log in at all: their passwords are known for no algorithm of registrar.digest",
@@ -163,8 +169,8 @@ pub(crate) fn shut_out(users: &Users, digest: &[Algorithm]) -> Option<String> {
     })
 }
 
-pub(crate) fn warn_of_shut_out(users: &Users, digest: &[Algorithm]) {
-    if let Some(what) = shut_out(users, digest) {
+pub(crate) fn warn_of_shut_out(users: &Users, digest: &[Algorithm], guests: bool) {
+    if let Some(what) = shut_out(users, digest, guests) {
         tracing::warn!("{what}");
     }
 }
@@ -628,7 +634,7 @@ mod tests {
         let (sha, md5) = ("a".repeat(64), "b".repeat(32));
         let told = |text: &str, digest: &[Algorithm]| {
             let (_keep, path) = file("users.csv", text);
-            shut_out(&load(&path, "example.org").expect("reads"), digest)
+            shut_out(&load(&path, "example.org").expect("reads"), digest, false)
         };
         let old = format!("old,{md5}\n");
         let new = format!("new,{sha},{md5}\n");
@@ -645,7 +651,9 @@ mod tests {
         assert!(none.contains("cannot log in at all"), "{none}");
         let (_keep, path) = file("users.csv", "");
         let empty = load(&path, "example.org").expect("reads");
-        assert_eq!(shut_out(&empty, &both), None);
+        assert_eq!(shut_out(&empty, &both, true), None);
+        let guests = shut_out(&empty, &[Algorithm::Sha256], true).expect("no browser gets in");
+        assert!(guests.starts_with("guests cannot join"), "{guests}");
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::{observe, web};
 /// How often a draining process looks whether it is empty.
 const LOOK: Duration = Duration::from_millis(500);
 
+const BROKEN: &str = "a worker of the switch panicked";
+
 type Started = (
     Option<Registrar>,
     Option<MeetingManager>,
@@ -134,17 +136,21 @@ impl Roles {
         };
         let outcome = tokio::select! {
             at_once = self.signals.next() => Ok(at_once),
-            () = broken => Err("a worker of the switch panicked".to_owned()),
+            () = broken => Err(BROKEN.to_owned()),
         };
-        if outcome == Ok(false) {
-            self.drain().await;
-        }
+        let outcome = match outcome {
+            Ok(false) => self.drain().await,
+            other => other.map(|_| ()),
+        };
         self.stop().await;
-        outcome.map(|_| ())
+        outcome
     }
 
     /// Takes nothing new, and waits until nothing is left or a second signal comes.
-    async fn drain(&mut self) {
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    async fn drain(&mut self) -> Result<(), String> {
         tracing::info!(
             "draining: running meetings go on, nothing new begins; a second signal ends them"
         );
@@ -166,28 +172,43 @@ impl Roles {
             ..
         } = self;
         // Nobody would miss this process: no participant, no meeting's media, no call that rings.
-        let is_empty = || {
+        let is_free_of_meetings = || {
             let participants = manager.as_ref().map_or(0, |m| m.counts().participants);
             let meetings = switch.as_ref().map_or(0, Switch::meetings);
-            let pending = registrar.as_ref().map_or(0, Registrar::pending);
-            participants == 0 && meetings == 0 && pending == 0
+            participants == 0 && meetings == 0
         };
+        let pending = || registrar.as_ref().map_or(0, Registrar::pending);
         let enough = tokio::time::Instant::now() + self.least_drain;
         let empty = async {
             // twice, so that what follows a last answer (an ACK, a repeated answer) still has its way
             let mut seen_empty = false;
+            let mut closed = false;
             loop {
-                let empty = is_empty();
-                if empty && seen_empty && tokio::time::Instant::now() >= enough {
+                let late = tokio::time::Instant::now() >= enough;
+                let free = is_free_of_meetings();
+                let empty = free && pending() == 0;
+                if empty && seen_empty && late {
                     return;
+                }
+                // Only requests of others are left, and where many come there are always some.
+                if let Some(registrar) = registrar.as_ref().filter(|_| free && late && !closed) {
+                    closed = true;
+                    registrar.close().await;
                 }
                 seen_empty = empty;
                 tokio::time::sleep(LOOK).await;
             }
         };
+        let broken = async {
+            match switch.as_ref() {
+                Some(switch) => switch.broken().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = signals.next() => {}
-            () = empty => {}
+            _ = signals.next() => Ok(()),
+            () = empty => Ok(()),
+            () = broken => Err(BROKEN.to_owned()),
         }
     }
 

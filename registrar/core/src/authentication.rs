@@ -17,6 +17,10 @@ use crate::users::Users;
 /// one password on more users; lowering it lets one guesser behind a NAT lock out the others there sooner.
 const USERS_GUESSED: u32 = 10;
 
+/// How many times the failures one source may have all together an IPv6 /48 may have. A site gets as much and can make
+/// 65,536 sources of it; raising it lets that site guess more, lowering it lets one guesser lock out its site sooner.
+const SOURCES_GUESSING: u32 = 10;
+
 /// Who a request comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Identity {
@@ -88,7 +92,7 @@ impl Authentication {
     /// Offers what `users` can answer.
     pub(crate) fn offer_to(&mut self, users: &Users, settings: &Settings) {
         self.authenticator
-            .offer(&users.answerable(&settings.digest));
+            .offer(&users.answerable(&settings.digest, settings.guests));
     }
 
     /// Who the digest credentials of `message` prove it is from; else the challenge or refusal to answer with.
@@ -174,6 +178,14 @@ fn source_of(ip: IpAddr) -> IpAddr {
     }
 }
 
+/// The /48 of an IPv6 source.
+fn site_of(source: IpAddr) -> Option<u128> {
+    match source {
+        IpAddr::V6(v6) => Some(v6.to_bits() >> 80),
+        IpAddr::V4(_) => None,
+    }
+}
+
 fn short_hash(user: &str) -> [u8; 16] {
     let hash = Sha256::digest(user.as_bytes());
     std::array::from_fn(|i| hash[i])
@@ -187,6 +199,8 @@ fn short_hash(user: &str) -> [u8; 16] {
 struct Failures {
     minute: u64,
     by_source: BTreeMap<IpAddr, u32>,
+    /// By IPv6 /48, which alone could fill the others.
+    by_site: BTreeMap<u128, u32>,
     /// The user's name as a hash: a peer does not choose how much is kept.
     by_user: BTreeMap<(IpAddr, [u8; 16]), u32>,
 }
@@ -205,7 +219,10 @@ impl Failures {
         }
         let all = self.by_source.get(&source).copied().unwrap_or(0);
         let key = (source, short_hash(user));
-        all >= limit.saturating_mul(USERS_GUESSED)
+        let site = site_of(source).and_then(|site| self.by_site.get(&site).copied());
+        let most = limit.saturating_mul(USERS_GUESSED);
+        all >= most
+            || site.unwrap_or(0) >= most.saturating_mul(SOURCES_GUESSING)
             || self.by_user.get(&key).is_some_and(|count| *count >= limit)
     }
 
@@ -213,6 +230,12 @@ impl Failures {
         debug_assert_eq!(self.minute, minute, "asked before it counts");
         if self.by_source.len() < FAILURES_MAX || self.by_source.contains_key(&source) {
             let all = self.by_source.entry(source).or_insert(0);
+            *all = all.saturating_add(1);
+        }
+        if let Some(site) = site_of(source)
+            && (self.by_site.len() < FAILURES_MAX || self.by_site.contains_key(&site))
+        {
+            let all = self.by_site.entry(site).or_insert(0);
             *all = all.saturating_add(1);
         }
         let key = (source, short_hash(user));

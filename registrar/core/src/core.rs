@@ -88,6 +88,7 @@ pub struct Core {
     pub(crate) sweep_after: Option<String>,
     pub(crate) stats: Stats,
     pub(crate) draining: bool,
+    pub(crate) closing: bool,
 }
 
 impl Core {
@@ -136,6 +137,7 @@ impl Core {
             sweep_after: None,
             stats: Stats::default(),
             draining: false,
+            closing: false,
             settings,
         };
         core.arm(now + SWEEP_EVERY, Timer::Sweep);
@@ -272,6 +274,12 @@ impl Core {
     /// From now on new registrations are sent elsewhere, and health checks told to look elsewhere.
     pub fn handle_drain(&mut self) {
         self.draining = true;
+    }
+
+    /// From now on whatever is outside a dialog is sent elsewhere, so that [`Self::pending`] gets to 0.
+    pub fn handle_closing(&mut self) {
+        self.draining = true;
+        self.closing = true;
     }
 
     /// Fires what is due.
@@ -446,7 +454,7 @@ impl Core {
         let full = if in_dialog(message) {
             self.active >= limit.saturating_mul(2)
         } else {
-            self.active >= limit
+            self.closing || self.active >= limit
         };
         let register = *message.method() == Method::Register;
         let registers = register

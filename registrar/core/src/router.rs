@@ -163,11 +163,12 @@ impl Router<'_> {
 
     /// Whether a Route of the request, or its Request-URI, carries a token we gave to a dialog.
     pub(crate) fn has_dialog_token(&self, message: &Message) -> bool {
+        // A phone may have put its outbound proxy, which is us, before the route set.
         let route = message
             .values(HeaderName::Route)
-            .next()
-            .and_then(|value| NameAddr::parse(value).ok())
-            .and_then(|address| self.token_of(&address.uri));
+            .map_while(|value| Some(NameAddr::parse(value).ok()?.uri))
+            .take_while(|uri| self.is_own_route(uri))
+            .find_map(|uri| self.token_of(&uri));
         let request_uri = || {
             let uri = Uri::parse(message.request_uri()).ok()?;
             self.token_of(&uri)

@@ -121,6 +121,8 @@ pub struct Settings {
     pub flow_timer: u32,
     /// Digest algorithms offered, in order.
     pub digest: Vec<sip::digest::Algorithm>,
+    /// Whether any meeting lets guests in.
+    pub guests: bool,
     /// Whether a Service-Route is given to clients (RFC 3608).
     pub service_route: bool,
     /// How long a digest nonce is good.
@@ -152,6 +154,7 @@ impl Default for Settings {
             default_expires: 600,
             flow_timer: 120,
             digest: vec![sip::digest::Algorithm::Sha256, sip::digest::Algorithm::Md5],
+            guests: false,
             service_route: true,
             nonce_lifetime: Duration::from_secs(300),
             timers: Timers::default(),
@@ -246,15 +249,18 @@ impl Settings {
         self.or_domain(self.addresses(transport, inner).next(), transport)
     }
 
-    /// Our address towards a peer: the one its flow arrived at where we advertise that, else one of the same address
-    /// family where there is one.
+    /// Our address towards a peer: the one its flow arrived at where we advertise that, else one of the same address,
+    /// else of the same family, where there is one.
     #[must_use]
     pub fn address_towards(&self, hop: &Hop, inner: bool) -> Advertised {
         let all = || self.addresses(hop.transport, inner);
         let local = hop.local.map(|local| local.ip());
         let own = |a: &&Advertised| local.is_some() && a.host.parse().ok() == local;
+        let port = hop.local.map(|local| local.port());
+        let same = |a: &&Advertised| own(a) && Some(a.port) == port;
         let fits = |a: &&Advertised| a.is_v6().is_none_or(|v6| v6 == hop.remote.is_ipv6());
-        let found = all().find(own).or_else(|| all().find(fits));
+        let found = all().find(same).or_else(|| all().find(own));
+        let found = found.or_else(|| all().find(fits));
         self.or_domain(found.or_else(|| all().next()), hop.transport)
     }
 }
@@ -290,5 +296,29 @@ mod tests {
         assert_eq!(towards(behind_nat, "203.0.113.1:5060"), "192.0.2.7");
         assert_eq!(towards(None, "203.0.113.1:5060"), "192.0.2.7");
         assert_eq!(towards(None, "[2001:db8::1]:5060"), "2001:db8::7");
+    }
+
+    #[test]
+    fn a_peer_is_told_the_port_it_came_to_where_one_address_has_two() {
+        let told = |port| Advertised {
+            transport: Transport::Udp,
+            host: "192.0.2.7".into(),
+            port,
+        };
+        let settings = Settings {
+            advertised: [5060, 5080].map(told).to_vec(),
+            ..Settings::default()
+        };
+        let towards = |local: &str| {
+            let parse = |text: &str| text.parse().expect("an address");
+            let hop = Hop {
+                local: Some(parse(local)),
+                ..Hop::to(Transport::Udp, parse("203.0.113.1:5060"))
+            };
+            settings.address_towards(&hop, false).port
+        };
+        assert_eq!(towards("192.0.2.7:5080"), 5080);
+        assert_eq!(towards("192.0.2.7:5060"), 5060);
+        assert_eq!(towards("192.0.2.7:49152"), 5060, "a connection of our own");
     }
 }

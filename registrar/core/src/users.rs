@@ -70,15 +70,20 @@ impl Users {
 
     /// Those of `wanted` that some user can answer for; all where that is none. A client takes the first it knows
     /// (RFC 8760 §2.5): one that no user has would keep everybody out.
+    ///
+    /// `guests`: whether guests may come. They can answer for any, and their browsers know MD5 only, so that stays:
+    /// after the others where no user has it.
     #[must_use]
-    pub fn answerable(&self, wanted: &[Algorithm]) -> Vec<Algorithm> {
+    pub fn answerable(&self, wanted: &[Algorithm], guests: bool) -> Vec<Algorithm> {
         let some_has = |a: &Algorithm| self.iter().any(|user| user.has(*a));
-        let kept: Vec<Algorithm> = wanted.iter().copied().filter(some_has).collect();
+        let mut kept: Vec<Algorithm> = wanted.iter().copied().filter(some_has).collect();
         if kept.is_empty() {
-            wanted.to_vec()
-        } else {
-            kept
+            return wanted.to_vec();
         }
+        if guests && wanted.contains(&Algorithm::Md5) && !kept.contains(&Algorithm::Md5) {
+            kept.push(Algorithm::Md5);
+        }
+        kept
     }
 
     /// What digest checks against. A missing algorithm is filled with a keyed value nobody can know: an

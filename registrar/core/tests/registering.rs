@@ -2,9 +2,11 @@
 
 mod common;
 
-use common::{DOMAIN, WALL, World, hop, settings, text, udp};
+use common::{
+    DOMAIN, Request, WALL, World, answer, hop, in_dialog, member_hop, settings, text, udp,
+};
 use registrar_core::{Settings, StoreReply, User};
-use sip::{FlowId, HeaderName, Transport};
+use sip::{FlowId, HeaderName, Hop, Transport};
 use std::time::Duration;
 
 fn contacts(message: &sip::Message) -> Vec<String> {
@@ -636,6 +638,70 @@ fn draining_registrar_sends_registrations_elsewhere() {
     world.deliver(udp(1), request.message());
     let refused = world.take_status(503);
     assert!(refused.header(HeaderName::RetryAfter).is_some());
+}
+
+#[test]
+fn closing_registrar_sends_new_calls_elsewhere_and_serves_dialogs() {
+    let mut world = World::new().with_members();
+    let lobby = "sip:lobby@example.org";
+    world.core.handle_drain();
+    world.invite("alice", udp(1), lobby);
+    let ringing = world.take_request("INVITE", member_hop(1));
+    assert_eq!(world.core.pending(), 1);
+    world.core.handle_closing();
+    let n = world.unique();
+    let invite = Request::new("INVITE", lobby, udp(2), n);
+    world.deliver(udp(2), invite.message());
+    let refused = world.take_status(503);
+    assert!(refused.header(HeaderName::RetryAfter).is_some());
+    let bye = in_dialog("BYE", lobby, udp(3), &[], 700);
+    world.deliver(udp(3), bye.message());
+    world.take_request("BYE", member_hop(1));
+    world.deliver(member_hop(1), answer(&ringing, 200, &[]));
+    world.take_status(200);
+    assert_eq!(world.core.pending(), 1, "the BYE");
+}
+
+#[test]
+fn md5_is_offered_to_guests_browsers_where_users_have_sha_256_only() {
+    let offered = |guests: bool| {
+        let mut world = World::with(|s| s.guests = guests);
+        let user = User {
+            name: "alice".into(),
+            display: String::new(),
+            sha256: Some("a".repeat(64)),
+            md5: None,
+        };
+        world.core.handle_users([user].into_iter().collect());
+        let request = world.register_request("alice", udp(1), "<sip:a@198.51.100.1>");
+        world.deliver(udp(1), request.message());
+        let challenge = world.take_status(401);
+        let values = challenge.headers(HeaderName::WwwAuthenticate);
+        values.map(|v| v.contains("MD5")).collect::<Vec<bool>>()
+    };
+    assert_eq!(offered(false), [false]);
+    assert_eq!(offered(true), [false, true], "users' phones take the first");
+}
+
+#[test]
+fn guesser_with_all_addresses_of_a_site_is_cut_off() {
+    let mut world = World::with(|s| s.limits.failures_per_source = 1);
+    let guess = |world: &mut World, subnet: u16| {
+        let remote = format!("[2001:db8:7:{subnet:x}::1]:5060");
+        let from = Hop {
+            remote: remote.parse().expect("an address"),
+            ..udp(1)
+        };
+        let request = world.register_request("alice", from, "<sip:a@198.51.100.1>");
+        world.authenticated(from, "alice", "wrong", &request);
+        world.take().message.status().expect("a response").get()
+    };
+    for subnet in 0..100 {
+        assert_eq!(guess(&mut world, subnet), 401, "{subnet}");
+    }
+    assert_eq!(guess(&mut world, 100), 403);
+    world.advance(Duration::from_secs(60));
+    assert_eq!(guess(&mut world, 100), 401);
 }
 
 #[test]

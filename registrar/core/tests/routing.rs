@@ -175,6 +175,29 @@ fn in_dialog_request_of_the_client_goes_to_whoever_owns_the_meeting_now() {
 }
 
 #[test]
+fn phone_that_puts_us_before_its_route_set_is_still_known_by_its_token() {
+    let mut world = World::new().with_members();
+    let client = hop(Transport::Wss, 1, 40_000);
+    world.register("bob", udp(2), "<sip:bob@198.51.100.2>");
+    world.invite("alice", client, "sip:bob@example.org");
+    let invite = world.take_request("INVITE", udp(2));
+    let contact = [(HeaderName::Contact, "<sip:bob@198.51.100.2>")];
+    world.deliver(udp(2), answer(&invite, 200, &contact));
+    let mut routes = caller_routes(&world.take_status(200));
+    routes.insert(0, "<sip:192.0.2.1;lr>".to_owned());
+    for (method, n) in [("ACK", 93), ("BYE", 94)] {
+        let request = in_dialog(method, "sip:bob@198.51.100.2", client, &routes, n);
+        world.deliver(client, request.message());
+        world.take_request(method, udp(2));
+    }
+    // Of what is not ours nobody knows what stands behind it.
+    routes.insert(0, "<sip:elsewhere.example;lr>".to_owned());
+    let bye = in_dialog("BYE", "sip:bob@198.51.100.2", client, &routes, 95);
+    world.deliver(client, bye.message());
+    world.take_status(407);
+}
+
+#[test]
 fn ack_of_a_2xx_goes_end_to_end_by_the_routes() {
     let mut world = World::new().with_members();
     let client = hop(Transport::Wss, 1, 40_000);
