@@ -65,6 +65,29 @@ pub struct FlowToken {
     pub generation: u32,
     /// `None`: the side without a client's flow.
     pub flow: Option<TokenFlow>,
+    /// Of an [`TokenKind::Outside`] one: where to.
+    pub outside: Option<TokenHost>,
+}
+
+/// The host outside that a dialog was let through to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenHost {
+    /// One of its addresses.
+    pub address: IpAddr,
+    name: [u8; 8],
+}
+
+impl TokenHost {
+    /// Whether `name` is the host that the next request of the dialog was expected to go to.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        self.name == name_hash(name)
+    }
+}
+
+fn name_hash(name: &str) -> [u8; 8] {
+    let hash = Sha256::digest(name.trim_end_matches('.').to_ascii_lowercase());
+    std::array::from_fn(|i| hash[i])
 }
 
 /// Makes and opens tokens.
@@ -93,7 +116,7 @@ impl TokenMint {
         }
     }
 
-    /// A token for the flow of `hop`, or for no flow.
+    /// A token of any kind but [`TokenKind::Outside`], for the flow of `hop`, or for no flow.
     #[must_use]
     pub fn mint(&self, kind: TokenKind, hop: Option<&Hop>) -> String {
         let mut bytes = Vec::with_capacity(64);
@@ -108,6 +131,22 @@ impl TokenMint {
                 push_address(&mut bytes, local);
             }
         }
+        self.sealed(bytes)
+    }
+
+    /// A token for the side of a host outside: at `address`, and by `name` where later requests name it so.
+    #[must_use]
+    pub fn mint_outside(&self, address: SocketAddr, name: &str) -> String {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.push(TokenKind::Outside.code());
+        bytes.extend_from_slice(&self.node);
+        bytes.extend_from_slice(&self.generation.to_be_bytes());
+        push_address(&mut bytes, address);
+        bytes.extend_from_slice(&name_hash(name));
+        self.sealed(bytes)
+    }
+
+    fn sealed(&self, mut bytes: Vec<u8>) -> String {
         let mac = self.mac(&bytes);
         bytes.extend_from_slice(&mac);
         URL_SAFE_NO_PAD.encode(bytes)
@@ -199,7 +238,14 @@ fn decode(mut body: &[u8]) -> Option<FlowToken> {
     };
     let node = take::<4>(bytes)?;
     let generation = u32::from_be_bytes(take::<4>(bytes)?);
-    let flow = if bytes.is_empty() {
+    let mut outside = None;
+    let flow = if kind == TokenKind::Outside {
+        outside = Some(TokenHost {
+            address: take_address(bytes)?.ip(),
+            name: take::<8>(bytes)?,
+        });
+        None
+    } else if bytes.is_empty() {
         None
     } else {
         let number = u64::from_be_bytes(take::<8>(bytes)?);
@@ -229,6 +275,7 @@ fn decode(mut body: &[u8]) -> Option<FlowToken> {
         node,
         generation,
         flow,
+        outside,
     })
 }
 
@@ -259,6 +306,19 @@ mod tests {
         let empty = mint.open(&mint.mint(TokenKind::Edge, None)).expect("ours");
         assert_eq!(empty.flow, None);
         assert_eq!(empty.kind, TokenKind::Edge);
+    }
+
+    #[test]
+    fn token_for_outside_tells_its_host() {
+        let mint = TokenMint::new([1; 32], "edge-1", 9);
+        let address: SocketAddr = "[2001:db8::7]:5060".parse().expect("address");
+        let token = mint
+            .open(&mint.mint_outside(address, "GW.example"))
+            .expect("ours");
+        assert_eq!((token.kind, token.flow), (TokenKind::Outside, None));
+        let host = token.outside.expect("a host");
+        assert_eq!(host.address, address.ip());
+        assert!(host.is_named("gw.example") && !host.is_named("other.example"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod users;
 pub use crate::core::{Core, FlowView};
 pub use authentication::Identity;
 pub use command::{Command, ResolveId, StoreId, StoreReply};
-pub use flow_token::{FlowToken, TokenKind, TokenMint};
+pub use flow_token::{FlowToken, TokenHost, TokenKind, TokenMint};
 pub use guest::{GuestMint, GuestName, GuestPass, valid_meeting_name};
 pub use location::{Binding, BindingSet, FlowRecord, InvalidRecord, Location};
 pub use settings::{Advertised, CoreLimits, Secrets, Settings};

@@ -372,16 +372,22 @@ impl Core {
         let up_flow = proxied.client.then_some(&proxied.hop);
         let down_flow = (way.side == Side::Client).then_some(hop);
         // Whom a gateway calls must get back to it, as a user that called one.
-        let up_kind = match !proxied.client && self.is_gateway(&proxied.hop) {
-            true => TokenKind::Outside,
-            false => TokenKind::RecordRoute,
+        let up = if !proxied.client && self.is_gateway(&proxied.hop) {
+            let name = next_host(request, HeaderName::RecordRoute)
+                .or_else(|| next_host(request, HeaderName::Contact));
+            let name = name.unwrap_or_default();
+            self.tokens.mint_outside(proxied.hop.remote, &name)
+        } else {
+            self.tokens.mint(TokenKind::RecordRoute, up_flow)
         };
-        let up = self.tokens.mint(up_kind, up_flow);
-        let down_kind = match way.side {
-            Side::Outside => TokenKind::Outside,
-            Side::Client | Side::Inner => TokenKind::RecordRoute,
+        let down = if way.side == Side::Outside {
+            let name = next_host(request, HeaderName::Route)
+                .or_else(|| Some(host_named(&Uri::parse(request.request_uri()).ok()?)));
+            let name = name.unwrap_or_default();
+            self.tokens.mint_outside(hop.remote, &name)
+        } else {
+            self.tokens.mint(TokenKind::RecordRoute, down_flow)
         };
-        let down = self.tokens.mint(down_kind, down_flow);
         let up = value(&up, &proxied.hop, !proxied.client);
         let down = value(&down, hop, way.side == Side::Inner);
         request.push_front(HeaderName::RecordRoute, up.as_str());
@@ -684,6 +690,17 @@ fn wants_record_route(proxied: &Proxied) -> bool {
             proxied.request.method(),
             Method::Invite | Method::Subscribe | Method::Refer | Method::Notify | Method::Other(_)
         )
+}
+
+/// The host a URI leads to, as it is written.
+fn host_named(uri: &Uri) -> String {
+    uri.param("maddr").unwrap_or(&uri.host).to_owned()
+}
+
+/// The host in the first value of that header.
+fn next_host(message: &Message, header: HeaderName<'_>) -> Option<String> {
+    let address = NameAddr::parse(message.values(header).next()?).ok()?;
+    Some(host_named(&address.uri))
 }
 
 /// Request-URI, Max-Forwards and Route of the copy for one way (§16.6 steps 2, 3, 6).

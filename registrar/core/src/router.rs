@@ -4,7 +4,7 @@
 //! going to. With a flow in its token the request goes to that flow; without, by its Request-URI.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use sip::header::NameAddr;
 use sip::{FlowId, HeaderName, Hop, Message, Method, Transport, Uri};
 
 use crate::authentication::Identity;
-use crate::flow_token::{FlowToken, TokenKind, TokenMint};
+use crate::flow_token::{FlowToken, TokenHost, TokenKind, TokenMint};
 use crate::gruu::GruuMint;
 use crate::guest::{GuestName, valid_meeting_name};
 use crate::location::{Binding, Location, aor_of};
@@ -289,9 +289,7 @@ impl Router<'_> {
                 return self.to_flow(token, uri, &request_uri);
             }
         }
-        let outside = last
-            .and_then(|(token, _)| token)
-            .is_some_and(|token| token.kind == TokenKind::Outside);
+        let outside = last.and_then(|(token, _)| token?.outside);
         if let Some(next) = message.values(HeaderName::Route).next() {
             return self.to_foreign_route(next, identity, outside);
         }
@@ -362,14 +360,14 @@ impl Router<'_> {
     }
 
     /// Whether we carry requests of this sender to a host that is not of the cluster. `outside`: the request has
-    /// the token of a dialog that was let through to such a host.
+    /// the token of a dialog that was let through to that host.
     ///
     /// Guests and callers that proved nothing never get out: a gateway in a trusted network costs money.
-    fn may_go_to(&self, uri: &Uri, identity: &Identity, outside: bool) -> bool {
+    fn may_go_to(&self, uri: &Uri, identity: &Identity, outside: Option<TokenHost>) -> bool {
         match identity {
             Identity::Trusted => true,
             Identity::User { .. } => self.is_open_to_users(uri),
-            Identity::Dialog => outside && self.is_open_to_users(uri),
+            Identity::Dialog => outside.is_some_and(|host| self.is_open_to_dialog(uri, &host)),
             Identity::Guest { .. } | Identity::MeetingDialog | Identity::Anonymous => false,
         }
     }
@@ -380,18 +378,42 @@ impl Router<'_> {
         let Some(ip) = uri.ip() else {
             return self.settings.relay;
         };
-        let default = uri.transport().map_or(5060, Transport::default_port);
-        let address = SocketAddr::new(ip, uri.port.unwrap_or(default));
-        let is_member = self
-            .members
-            .values()
-            .flat_map(|m| &m.sip)
-            .any(|(_, a)| *a == address);
-        let is_trusted = || self.settings.trusted.iter().any(|net| net.contains(&ip));
-        !is_member && (self.settings.relay || is_trusted())
+        !self.is_member_address(uri, ip) && (self.settings.relay || self.is_in_trusted_network(ip))
     }
 
-    fn to_foreign_route(&self, next: &str, identity: &Identity, outside: bool) -> Decision {
+    fn is_member_address(&self, uri: &Uri, ip: IpAddr) -> bool {
+        let default = uri.transport().map_or(5060, Transport::default_port);
+        let address = SocketAddr::new(ip, uri.port.unwrap_or(default));
+        self.members
+            .values()
+            .flat_map(|m| &m.sip)
+            .any(|(_, a)| *a == address)
+    }
+
+    fn is_in_trusted_network(&self, ip: IpAddr) -> bool {
+        self.settings.trusted.iter().any(|net| net.contains(&ip))
+    }
+
+    /// Whether later requests of a dialog that was let through to `host` may go to a host: to that one by its address
+    /// or name, in its trusted network where it has one (a gateway's Contact may name its neighbour), and where we
+    /// relay to any that is in none.
+    fn is_open_to_dialog(&self, uri: &Uri, host: &TokenHost) -> bool {
+        let Some(ip) = uri.ip() else {
+            let name = uri.param("maddr").unwrap_or(&uri.host);
+            return self.settings.relay || host.is_named(name);
+        };
+        let mut trusted = self.settings.trusted.iter();
+        let is_near = trusted.any(|net| net.contains(&ip) && net.contains(&host.address));
+        let relayed = self.settings.relay && !self.is_in_trusted_network(ip);
+        !self.is_member_address(uri, ip) && (ip == host.address || is_near || relayed)
+    }
+
+    fn to_foreign_route(
+        &self,
+        next: &str,
+        identity: &Identity,
+        outside: Option<TokenHost>,
+    ) -> Decision {
         let Ok(address) = NameAddr::parse(next) else {
             return refuse(400, "Malformed Route");
         };
@@ -405,7 +427,7 @@ impl Router<'_> {
         }
     }
 
-    fn to_foreign(&self, uri: &Uri, identity: &Identity, outside: bool) -> Decision {
+    fn to_foreign(&self, uri: &Uri, identity: &Identity, outside: Option<TokenHost>) -> Decision {
         if self.may_go_to(uri, identity, outside) {
             return one(Way::to(
                 Destination::Name(Box::new(uri.clone())),
@@ -425,7 +447,7 @@ impl Router<'_> {
         message: &Message,
         uri: &Uri,
         identity: &Identity,
-        outside: bool,
+        outside: Option<TokenHost>,
     ) -> Decision {
         let Some(user) = uri.user_decoded() else {
             return refuse(400, "Bad Escape In Request-URI");
@@ -452,7 +474,7 @@ impl Router<'_> {
         // outside knows by its GRUU.
         let allowed = match identity {
             Identity::User { .. } | Identity::Trusted | Identity::Anonymous => true,
-            Identity::Dialog => gruu && outside || !gruu && !self.is_known_user(&user),
+            Identity::Dialog => gruu && outside.is_some() || !gruu && !self.is_known_user(&user),
             Identity::Guest { .. } | Identity::MeetingDialog => !gruu && !self.is_known_user(&user),
         };
         if !allowed {

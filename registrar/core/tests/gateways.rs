@@ -86,3 +86,53 @@ fn user_called_by_a_gateway_of_a_trusted_network_can_hang_up() {
         }
     }
 }
+
+#[test]
+fn token_of_a_gateways_dialog_leads_to_that_gateway_and_no_other() {
+    for relay in [false, true] {
+        let mut world = World::with(|s| {
+            let net = |n: &str| n.parse().expect("a net");
+            s.trusted = vec![net("203.0.113.0/24"), net("192.0.2.128/25")];
+            s.relay = relay;
+        })
+        .with_members();
+        let at = hop(Transport::Wss, 1, 40_000);
+        let gateway = Hop::to(
+            Transport::Udp,
+            "203.0.113.50:5060".parse().expect("address"),
+        );
+        world.invite("alice", at, "sip:+1900@203.0.113.50");
+        let invite = world.take_request("INVITE", gateway);
+        let contact = [(HeaderName::Contact, "<sip:+1900@203.0.113.50>")];
+        world.deliver(gateway, answer(&invite, 200, &contact));
+        let routes = caller_routes(&world.take_status(200));
+        for (n, uri) in (620..).zip(["sip:+1900@192.0.2.200", "sip:lobby@10.0.0.2:5070"]) {
+            let request = in_dialog("INVITE", uri, at, &routes, n);
+            world.deliver(at, request.message());
+            let sent = world.take().message;
+            let status = sent.status().map(|s| s.get());
+            assert_eq!(status, Some(404), "{uri}");
+            world.assert_silent();
+        }
+        let bye = in_dialog("BYE", "sip:+1900@203.0.113.50", at, &routes, 630);
+        world.deliver(at, bye.message());
+        world.take_request("BYE", gateway);
+    }
+}
+
+#[test]
+fn gateway_that_is_known_by_its_name_hears_that_its_call_has_ended() {
+    let mut world = World::with(|s| s.trusted = vec!["203.0.113.0/24".parse().expect("a net")]);
+    let bob = hop(Transport::Wss, 2, 40_000);
+    world.register("bob", bob, "<sip:x@k.invalid;transport=ws>");
+    let routes = called_by_gateway(&mut world, bob, "<sip:+49@gw.example>", None);
+    for (n, method) in (640..).zip(["ACK", "BYE"]) {
+        let request = in_dialog(method, "sip:+49@GW.example", bob, &routes, n);
+        world.deliver(bob, request.message());
+        let (_, name) = world.resolves.pop_front().expect("looked up");
+        assert!(name.contains("gw.example"), "{name}");
+    }
+    let bye = in_dialog("BYE", "sip:+49@other.example", bob, &routes, 650);
+    world.deliver(bob, bye.message());
+    world.take_status(404);
+}
