@@ -343,7 +343,7 @@ test("a server that dies and comes back has everyone again", async () => {
   });
   await alice.leave();
   await ends.get("Bob").leave();
-  await nothingLeft(40_000); // what is sent to those who were cut off waits for them for a while
+  await nothingLeft(70_000); // what is sent to those who were cut off waits for them for a while
 });
 
 test("the page is used with the keyboard alone", async () => {
