@@ -28,11 +28,6 @@ pub const CONTENT_TYPE: &str = "application/conference-info+xml";
 /// The event package's name in Event and Allow-Events.
 pub const EVENT: &str = "conference";
 
-/// Least time between two documents of a meeting. RFC 4575 §3.9 asks for at most one in five seconds of
-/// networks in general; a list that lags behind the media by so much confuses people, and a document of a
-/// join is small. Raise it to save signalling in meetings with many comings and goings.
-pub const DEFAULT_INTERVAL: Duration = Duration::from_millis(500);
-
 /// A meeting as its subscribers see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Conference {
@@ -188,8 +183,17 @@ impl Document {
 pub struct Part {
     /// To be sent.
     pub document: Document,
-    /// Entity of the last user in it, where more users follow in another part.
-    pub rest: Option<String>,
+    /// How far it goes, where more follows in another part.
+    pub rest: Option<Reached>,
+}
+
+/// What the parts so far have told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reached {
+    /// Entity of the last user.
+    user: String,
+    /// Entity of that user's last endpoint, where more of them follow.
+    endpoint: Option<String>,
 }
 
 /// The next part of what takes a subscriber from `told` to `target`, about `room` bytes long: with 1,000
@@ -199,13 +203,17 @@ pub struct Part {
 /// says how many users there are, and the parts after it are partial documents that name the rest. So a
 /// subscriber needs to know nothing of parts: it sees people come in.
 ///
+/// A user with more devices than fit is told in parts too: those after the first are users of state "partial" that
+/// name the endpoints to be added (RFC 4575 §4.6). The first is of state "full" where the subscriber may know
+/// endpoints that are gone, which has it forget them, else "partial": these are not all.
+///
 /// `after` is what the part before left in [`Part::rest`]; `None` for the first. `None` comes back where
 /// nothing differs.
 #[must_use]
 pub fn part(
     told: Option<&Conference>,
     target: &Conference,
-    after: Option<&str>,
+    after: Option<&Reached>,
     room: usize,
 ) -> Option<Part> {
     let told = told.filter(|told| !is_mostly_new(told, target));
@@ -242,21 +250,34 @@ pub fn part(
         xml.open("users", &[("state", "partial")]);
     }
     let mut last: Option<&str> = None;
-    for (entity, user) in changes {
+    for change in changes {
         let before = xml.out.len();
-        match user {
-            Some(user) => write_user(&mut xml, entity, user, room),
-            None => xml.empty("user", &[("entity", entity), ("state", "deleted")]),
-        }
+        let cut_after = match change.user {
+            Some(user) => write_user(&mut xml, &change, user, told.is_none(), room),
+            None => {
+                xml.empty("user", &[("entity", change.entity), ("state", "deleted")]);
+                None
+            }
+        };
         // One goes in whatever it takes, else there would be no end.
-        if xml.out.len() > room
-            && let Some(last) = last
+        if let Some(last) = last
+            && (cut_after.is_some() || xml.out.len() > room)
         {
             xml.out.truncate(before);
-            rest = Some(last.to_owned());
+            rest = Some(Reached {
+                user: last.to_owned(),
+                endpoint: None,
+            });
             break;
         }
-        last = Some(entity);
+        if let Some(endpoint) = cut_after {
+            rest = Some(Reached {
+                user: change.entity.to_owned(),
+                endpoint: Some(endpoint.to_owned()),
+            });
+            break;
+        }
+        last = Some(change.entity);
     }
     if full && rest.is_some() {
         xml.out.insert_str(opened, " state=\"partial\""); // not all of them (RFC 4575 §4.6)
@@ -270,17 +291,29 @@ pub fn part(
     })
 }
 
-/// Users by entity after `after` that are not as told; `None` who is gone. Users are replaced whole: smaller
-/// steps save little and a subscriber has less to get wrong.
+/// A user that is not as told.
+struct Change<'a> {
+    entity: &'a str,
+    /// `None`: gone.
+    user: Option<&'a User>,
+    /// Its endpoints up to this one have been told.
+    told_to: Option<String>,
+}
+
+/// Users by entity that are not as told, from where `after` left off. Users are replaced whole: smaller steps save
+/// little and a subscriber has less to get wrong.
 fn changes<'a>(
     told: Option<&'a Conference>,
     target: &'a Conference,
-    after: Option<&str>,
-) -> impl Iterator<Item = (&'a str, Option<&'a User>)> {
-    let range = (
-        after.map_or(Bound::Unbounded, Bound::Excluded),
-        Bound::Unbounded,
-    );
+    after: Option<&Reached>,
+) -> impl Iterator<Item = Change<'a>> {
+    let mut told_to = after.and_then(|reached| reached.endpoint.clone());
+    let begin = match after {
+        None => Bound::Unbounded,
+        Some(reached) if told_to.is_some() => Bound::Included(reached.user.as_str()),
+        Some(reached) => Bound::Excluded(reached.user.as_str()),
+    };
+    let range = (begin, Bound::Unbounded);
     let mut changed = target
         .users
         .range::<str, _>(range)
@@ -299,13 +332,17 @@ fn changes<'a>(
             (None, Some(_)) => true,
             (_, None) => false,
         };
-        if leaves {
-            gone.next().map(|(entity, _)| (entity.as_str(), None))
+        let next = if leaves {
+            gone.next().map(|(entity, _)| (entity, None))
         } else {
-            changed
-                .next()
-                .map(|(entity, user)| (entity.as_str(), Some(user)))
-        }
+            changed.next().map(|(entity, user)| (entity, Some(user)))
+        };
+        next.map(|(entity, user)| Change {
+            entity,
+            user,
+            // Only the first one was begun.
+            told_to: told_to.take(),
+        })
     })
 }
 
@@ -347,30 +384,54 @@ fn boolean(value: bool) -> &'static str {
     if value { "true" } else { "false" }
 }
 
-/// Elements in the order of the schema (RFC 4575 §6), which is a sequence.
-fn write_user(xml: &mut Writer, entity: &str, user: &User, room: usize) {
-    let begin = xml.out.len();
-    xml.open("user", &[("entity", entity), ("state", "full")]);
-    if !user.display_text.is_empty() {
-        xml.text("display-text", &user.display_text);
-    }
-    if !user.roles.is_empty() {
-        xml.open("roles", &[]);
-        for role in &user.roles {
-            xml.text("entry", role);
+/// Elements in the order of the schema (RFC 4575 §6), which is a sequence. Comes back with the last endpoint
+/// written where more do not fit. `fresh`: the subscriber knows no endpoints of it that are gone.
+fn write_user<'a>(
+    xml: &mut Writer,
+    change: &Change<'_>,
+    user: &'a User,
+    fresh: bool,
+    room: usize,
+) -> Option<&'a str> {
+    const FULL: &str = "full";
+    let begun = change.told_to.is_some();
+    let state = if begun { "partial" } else { FULL };
+    xml.open("user", &[("entity", change.entity), ("state", state)]);
+    let state_ends = xml.out.len() - "\">".len();
+    if !begun {
+        if !user.display_text.is_empty() {
+            xml.text("display-text", &user.display_text);
         }
-        xml.close("roles");
+        if !user.roles.is_empty() {
+            xml.open("roles", &[]);
+            for role in &user.roles {
+                xml.text("entry", role);
+            }
+            xml.close("roles");
+        }
     }
-    for (n, (entity, endpoint)) in user.endpoints.iter().enumerate() {
+    let from = match &change.told_to {
+        Some(told_to) => Bound::Excluded(told_to.as_str()),
+        None => Bound::Unbounded,
+    };
+    let mut last: Option<&str> = None;
+    let mut cut_after = None;
+    for (entity, endpoint) in user.endpoints.range::<str, _>((from, Bound::Unbounded)) {
         let before = xml.out.len();
         write_endpoint(xml, entity, endpoint);
-        // Of somebody with very many devices those are listed that fit beside the head of a document.
-        if n > 0 && xml.out.len() - begin > room / 2 {
+        if last.is_some() && xml.out.len() > room {
             xml.out.truncate(before);
+            cut_after = last;
             break;
         }
+        last = Some(entity);
+    }
+    if cut_after.is_some() && fresh && !begun {
+        xml.out
+            .replace_range(state_ends - FULL.len()..state_ends, "partial");
     }
     xml.close("user");
+    cut_after
 }
 
 fn write_endpoint(xml: &mut Writer, entity: &str, endpoint: &Endpoint) {
@@ -601,4 +662,4 @@ impl Feed {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

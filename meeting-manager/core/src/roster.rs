@@ -199,3 +199,6 @@ impl Roster {
         conference_info::deleted(&self.conference.entity)
     }
 }
+
+#[cfg(test)]
+mod tests;

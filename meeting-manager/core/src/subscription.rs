@@ -31,7 +31,7 @@ use sip::transaction::ServerKey;
 use sip::{HeaderName, Message, Method, StatusCode, Transport, Uri};
 
 use crate::command::{StoreFailure, Stored};
-use crate::conference_info::{self, CONTENT_TYPE, Conference, Document, Part};
+use crate::conference_info::{self, CONTENT_TYPE, Conference, Document, Part, Reached};
 use crate::config::SubscriptionConfig;
 use crate::ids::{ParticipantId, SubscriptionId};
 use crate::our_requests::Answer;
@@ -154,8 +154,8 @@ pub(crate) struct Subscription {
     version: u32,
     /// What it knows; `None`: nothing that could be built on.
     told: Option<Arc<Conference>>,
-    /// What it is being told: the state, and the user after whom the next part begins.
-    telling: Option<(Arc<Conference>, Option<String>)>,
+    /// What it is being told: the state, and how far, where more of it follows.
+    telling: Option<(Arc<Conference>, Option<Reached>)>,
     stored: bool,
     writing: bool,
     write_again: bool,
@@ -270,7 +270,7 @@ impl Subscription {
         let room = room(dialog, STREAM_ROOM);
         if let Some((target, rest @ Some(_))) = &mut self.telling {
             let told = self.told.as_deref();
-            let part = conference_info::part(told, target, rest.as_deref(), room);
+            let part = conference_info::part(told, target, rest.as_ref(), room);
             *rest = part.as_ref().and_then(|part| part.rest.clone());
             if part.is_some() {
                 return part;

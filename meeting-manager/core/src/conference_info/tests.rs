@@ -64,16 +64,23 @@ fn text<'a>(node: Node<'a, 'a>, path: &[&str]) -> Option<&'a str> {
         .text()
 }
 
-/// What a subscriber does with documents (RFC 4575 §4.4), in its simplest form: text of users by entity.
-#[derive(Default)]
-struct Subscriber {
+/// What a subscriber knows of a user: text of the children by what they are, the endpoints by entity.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    head: BTreeMap<String, String>,
+    pub(crate) endpoints: BTreeMap<String, String>,
+}
+
+/// What a subscriber does with documents (RFC 4575 §4.4, §4.6).
+#[derive(Debug, Default)]
+pub(crate) struct Subscriber {
     version: Option<u32>,
-    users: BTreeMap<String, String>,
-    gaps: usize,
+    pub(crate) users: BTreeMap<String, Known>,
+    pub(crate) gaps: usize,
 }
 
 impl Subscriber {
-    fn take(&mut self, document: &str) {
+    pub(crate) fn take(&mut self, document: &str) {
         let xml = Xml::parse(document).expect("well-formed");
         let root = xml.root_element();
         let version: u32 = root.attribute("version").unwrap().parse().unwrap();
@@ -88,12 +95,39 @@ impl Subscriber {
         };
         for user in users.children().filter(Node::is_element) {
             let entity = user.attribute("entity").unwrap().to_owned();
-            if user.attribute("state") == Some("deleted") {
-                assert!(self.users.remove(&entity).is_some());
-            } else {
-                self.users.insert(entity, document[user.range()].to_owned());
+            match user.attribute("state") {
+                Some("deleted") => {
+                    assert!(self.users.remove(&entity).is_some());
+                    continue;
+                }
+                Some("partial") => {}
+                _ => drop(self.users.remove(&entity)),
+            }
+            let known = self.users.entry(entity).or_default();
+            for node in user.children().filter(Node::is_element) {
+                let text = document[node.range()].to_owned();
+                if node.has_tag_name((NS, "endpoint")) {
+                    assert_eq!(node.attribute("state"), Some("full"));
+                    let entity = node.attribute("entity").unwrap().to_owned();
+                    known.endpoints.insert(entity, text);
+                } else {
+                    known.head.insert(node.tag_name().name().to_owned(), text);
+                }
             }
         }
+    }
+
+    /// It knows what one knows who is told the whole in one document.
+    pub(crate) fn assert_knows(&self, conference: &Conference) {
+        let mut fresh = Subscriber::default();
+        fresh.take(&full(conference, 1));
+        assert_eq!(self.users, fresh.users);
+        let endpoints = |users: &BTreeMap<String, Known>| -> usize {
+            users.values().map(|u| u.endpoints.len()).sum()
+        };
+        let all: usize = conference.users.values().map(|u| u.endpoints.len()).sum();
+        assert_eq!(endpoints(&self.users), all);
+        assert_eq!(self.gaps, 0);
     }
 }
 
@@ -115,8 +149,8 @@ fn diff(previous: &Conference, current: &Conference, version: u32) -> Option<Str
 /// All that takes a subscriber from one state to another.
 fn parts(told: Option<&Conference>, target: &Conference, room: usize) -> Vec<Document> {
     let mut documents = Vec::new();
-    let mut after: Option<String> = None;
-    while let Some(part) = part(told, target, after.as_deref(), room) {
+    let mut after: Option<Reached> = None;
+    while let Some(part) = part(told, target, after.as_ref(), room) {
         documents.push(part.document);
         after = part.rest;
         if after.is_none() {
@@ -124,13 +158,6 @@ fn parts(told: Option<&Conference>, target: &Conference, room: usize) -> Vec<Doc
         }
     }
     documents
-}
-
-fn assert_same(subscriber: &Subscriber, conference: &Conference) {
-    let mut fresh = Subscriber::default();
-    fresh.take(&full(conference, 1));
-    assert_eq!(subscriber.users, fresh.users);
-    assert_eq!(subscriber.gaps, 0);
 }
 
 #[test]
@@ -325,7 +352,7 @@ fn a_thousand_participants_are_told_in_documents_that_every_element_takes() {
             subscriber.take(&document.with_version(version));
         }
         assert_eq!(subscriber.users.len(), 1_000);
-        assert_same(&subscriber, &state);
+        subscriber.assert_knows(&state);
     }
     let first = parts(None, &state, 4_096).remove(0).with_version(1);
     let xml = Xml::parse(&first).unwrap();
@@ -346,9 +373,10 @@ fn a_thousand_participants_are_told_in_documents_that_every_element_takes() {
 }
 
 #[test]
-fn one_person_with_very_many_devices_is_no_longer_than_a_document() {
-    let mut state = crowd(2);
-    let someone = state.users.values_mut().next().unwrap();
+fn all_devices_of_one_person_with_very_many_are_told_in_documents_of_bounded_length() {
+    let mut state = crowd(3);
+    let entity = "sip:user002@example.com";
+    let someone = state.users.get_mut(entity).unwrap();
     let endpoint = someone.endpoints.values().next().unwrap().clone();
     for n in 0..1_000 {
         someone
@@ -361,7 +389,52 @@ fn one_person_with_very_many_devices_is_no_longer_than_a_document() {
     for (version, document) in (1..).zip(&documents) {
         subscriber.take(&document.with_version(version));
     }
-    assert_eq!(subscriber.users.len(), 2);
+    subscriber.assert_knows(&state);
+
+    // All but one of them leave, and it gets a name: what is gone is forgotten, however it is told.
+    let mut later = state.clone();
+    let someone = later.users.get_mut(entity).unwrap();
+    let leg = "sip:leg7@example.com".to_owned();
+    someone.endpoints.retain(|entity, _| *entity == leg);
+    someone.display_text.clear();
+    let mut version = u32::try_from(documents.len()).unwrap();
+    for target in [&later, &state] {
+        let told = if *target == later { &state } else { &later };
+        for document in parts(Some(told), target, 4_096) {
+            version += 1;
+            assert!(document.len() < 4_096 + 1_024);
+            subscriber.take(&document.with_version(version));
+        }
+        subscriber.assert_knows(target);
+    }
+}
+
+#[test]
+fn a_user_that_is_said_to_be_full_in_a_full_document_has_all_its_devices() {
+    let mut state = crowd(2);
+    for (user, devices) in state.users.values_mut().zip([6, 3]) {
+        let endpoint = user.endpoints.values().next().unwrap().clone();
+        for n in 1..devices {
+            let entity = format!("sip:leg{n}@example.com");
+            user.endpoints.insert(entity, endpoint.clone());
+        }
+    }
+    for room in (0..6_000).step_by(100) {
+        let part = part(None, &state, None, room).unwrap();
+        let text = part.document.with_version(1);
+        let xml = Xml::parse(&text).unwrap();
+        for user in child(xml.root_element(), "users").unwrap().children() {
+            let all = state.users[user.attribute("entity").unwrap()]
+                .endpoints
+                .len();
+            let told = user
+                .children()
+                .filter(|n| n.has_tag_name((NS, "endpoint")))
+                .count();
+            let expected = if told == all { "full" } else { "partial" };
+            assert_eq!(user.attribute("state"), Some(expected), "{room}: {told}");
+        }
+    }
 }
 
 #[test]
@@ -380,7 +453,14 @@ fn random_changes_lead_every_subscriber_to_the_same_state_in_documents_of_any_le
             let entity = format!("sip:user{:03}@example.com", next(12));
             match next(3) {
                 0 => drop(state.users.remove(&entity)),
-                1 => drop(state.users.insert(entity, user("again", 5))),
+                1 => {
+                    let mut again = user("again", 5);
+                    for n in 0..next(8) {
+                        let endpoint = again.endpoints.values().next().unwrap().clone();
+                        again.endpoints.insert(format!("sip:leg{n}@x"), endpoint);
+                    }
+                    state.users.insert(entity, again);
+                }
                 _ => state.locked = !state.locked,
             }
         }
@@ -389,7 +469,7 @@ fn random_changes_lead_every_subscriber_to_the_same_state_in_documents_of_any_le
             version += 1;
             subscriber.take(&document.with_version(version));
         }
-        assert_same(&subscriber, &state);
+        subscriber.assert_knows(&state);
         told = Some(state.clone());
     }
     assert!(version > 300, "{version}");
