@@ -382,6 +382,7 @@ impl Participant {
             }
             self.plan = Some(exchange.target);
             self.local = exchange.local;
+            self.reoffer_due = false;
         }
         if self.phase == Phase::Joined {
             let entry = self.entry(cx);

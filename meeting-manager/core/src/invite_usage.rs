@@ -326,12 +326,8 @@ impl Participant {
         let Some(incoming) = self.incoming.take() else {
             return;
         };
-        let mut response = self
-            .dialog
-            .response(&incoming.request, StatusCode::of(200), None);
-        advertise(&mut response);
-        response.set(HeaderName::Accept, SDP);
-        incoming.agreement.stamp(&mut response);
+        self.unacknowledged = Some(self.to_acknowledge(cx, &incoming));
+        let mut response = self.acceptance(&incoming);
         if let Some(sdp) = sdp.filter(|_| !incoming.described) {
             response.set_body(SDP, sdp.into_bytes());
         }
@@ -487,6 +483,7 @@ impl Participant {
             ParticipantTimer::Glare => self.on_idle(cx),
             ParticipantTimer::Delete => self.on_delete_again(cx),
             ParticipantTimer::Leg => self.on_leg_again(cx),
+            ParticipantTimer::Tidy => self.on_tidy_due(cx),
         }
     }
 
@@ -498,9 +495,12 @@ impl Participant {
         {
             Some(accepted::Due::Resend(response)) => self.repeat(cx, response),
             Some(accepted::Due::GiveUp) => {
+                let adopted = self.accepted_key.is_none();
                 self.stop_repeating(cx);
                 if let Some(text) = self.bye_waits {
                     self.send_bye(cx, text);
+                } else if adopted {
+                    self.ask_again(cx);
                 } else {
                     self.leave(cx, &Leave::Ended("No ACK came"));
                 }
@@ -511,8 +511,9 @@ impl Participant {
     }
 
     fn repeat(&mut self, cx: &mut Cx<'_>, response: Message) {
-        if let Some(key) = self.accepted_key {
-            cx.sh.respond(cx.now, key, response);
+        match self.accepted_key {
+            Some(key) => cx.sh.respond(cx.now, key, response),
+            None => cx.sh.respond_again(response),
         }
     }
 
@@ -553,7 +554,7 @@ impl Participant {
         }
     }
 
-    fn arm_accepted(&self, cx: &mut Cx<'_>) {
+    pub(crate) fn arm_accepted(&self, cx: &mut Cx<'_>) {
         let at = self.accepted.as_ref().and_then(Accepted::poll_timeout);
         self.arm(cx, ParticipantTimer::Accepted, at);
     }
@@ -573,13 +574,6 @@ impl Participant {
             .map(|unix| u64::try_from(unix.as_millis()).unwrap_or(u64::MAX / 2))
             .map(|unix| cx.sh.instant_of(unix, cx.now));
         self.arm(cx, ParticipantTimer::Session, at);
-    }
-
-    /// Our 2xx needs no repeating any more.
-    pub(crate) fn stop_repeating(&mut self, cx: &mut Cx<'_>) {
-        self.accepted = None;
-        self.accepted_key = None;
-        self.arm_accepted(cx);
     }
 
     // ---- what others see

@@ -4,7 +4,7 @@
 //! transaction layer; everything else of the world (sockets, store, switches, names) is its shell's.
 //!
 //! ```text
-//! focus ── meeting ─┬─ participant ── invite_usage, our_requests ── exchange ── leg_mapping
+//! focus ── meeting ─┬─ participant ── invite_usage, our_requests, unacknowledged ── exchange ── leg_mapping
 //!                   ├─ switch_link ── switch_choice
 //!                   ├─ roster ── conference_info
 //!                   └─ watchers ── subscription
@@ -36,6 +36,7 @@ mod subscription;
 mod switch_choice;
 mod switch_link;
 mod timer_queue;
+mod unacknowledged;
 mod view;
 mod watchers;
 

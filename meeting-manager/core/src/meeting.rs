@@ -399,11 +399,13 @@ impl Meeting {
                 let entry = p.entry(cx);
                 cx.roster.on_changed(entry);
                 p.arm_session(cx);
+                p.resume_waiting(cx);
                 if instance.is_empty() || instance != cx.link.instance() {
                     // The one that had its keys is not known to be there still.
                     p.draw_keys(cx);
                 }
                 p.want_leg(cx);
+                p.on_idle(cx);
             });
         }
         let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();

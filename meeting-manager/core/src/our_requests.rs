@@ -88,7 +88,8 @@ impl Participant {
         if !self.is_idle() || self.phase != Phase::Joined {
             return;
         }
-        let (Some(local), Some(plan)) = (self.moved.clone(), self.plan.clone()) else {
+        let due = self.reoffer_due.then(|| self.local.clone()).flatten();
+        let (Some(local), Some(plan)) = (self.moved.clone().or(due), self.plan.clone()) else {
             return;
         };
         let mut target = self.make_offer(cx, OfferKind::Phone { video: false });
@@ -197,7 +198,7 @@ impl Participant {
             Answer::Response(_, status) if status.get() == 408 => {
                 self.leave(cx, &Leave::Ended("No answer to a re-INVITE"));
             }
-            Answer::Response(..) if self.moved.is_some() => {
+            Answer::Response(..) if self.moved.is_some() || self.reoffer_due => {
                 self.leave(cx, &Leave::Ended("The new media path was refused"));
             }
             Answer::Response(..) => {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use cluster::records::{RECORD_VERSION, keys};
 use cluster::{Compare, Op, Revision, Txn};
 use sip::accepted::Accepted;
-use sip::dialog::Dialog;
+use sip::dialog::{Dialog, DialogState};
 use sip::offer_answer::{LocalMedia, Plan};
 use sip::reliable::Reliable;
 use sip::session_timer::SessionTimer;
@@ -32,7 +32,9 @@ use crate::exchange::{Carrier, Exchange, Stage};
 use crate::ids::{MeetingId, ParticipantId, SourceId};
 use crate::invite_usage::Incoming;
 use crate::our_requests::Ours;
-use crate::record::{CSEQ_RESERVE, DialogRecord, ParticipantRecord, SubscriptionState, to_bytes};
+use crate::record::{
+    CSEQ_RESERVE, DialogRecord, ParticipantRecord, SubscriptionState, Unacknowledged, to_bytes,
+};
 use crate::refusal::Refusal;
 use crate::roster::Roster;
 use crate::shared::{OpUse, ParticipantTimer, Purpose, Shared, TimerKey};
@@ -164,6 +166,8 @@ pub(crate) struct Participant {
     pub(crate) keys_told: u32,
     /// The switch has moved the leg to these addresses, or sends with new keys; the peer does not know yet.
     pub(crate) moved: Option<LocalMedia>,
+    /// What became of our latest offer at the peer's is not known: the media are offered again.
+    pub(crate) reoffer_due: bool,
     /// Since when no switch takes the leg of a call that is.
     pub(crate) legless_since: Option<Instant>,
     /// The switch hears it.
@@ -172,6 +176,10 @@ pub(crate) struct Participant {
     pub(crate) subscriptions: Vec<SubscriptionState>,
     /// BYE waits for the ACK (RFC 3261 §15), with this Reason.
     pub(crate) bye_waits: Option<&'static str>,
+    /// Our 2xx that waits for its ACK, for the record.
+    pub(crate) unacknowledged: Option<Unacknowledged>,
+    /// The record says so.
+    pub(crate) stored_unacknowledged: bool,
     known: Known,
     writing: Option<Write>,
     queued: Option<Write>,
@@ -214,10 +222,13 @@ impl Participant {
             keys_drawn: 0,
             keys_told: 0,
             moved: None,
+            reoffer_due: false,
             legless_since: None,
             connected: false,
             subscriptions: Vec::new(),
             bye_waits: None,
+            unacknowledged: None,
+            stored_unacknowledged: false,
             known: Known::Absent,
             writing: None,
             queued: None,
@@ -229,6 +240,8 @@ impl Participant {
     pub(crate) fn adopt(record: ParticipantRecord, revision: Revision) -> Self {
         let mut dialog = record.dialog;
         dialog.local_cseq = dialog.local_cseq.saturating_add(CSEQ_RESERVE);
+        // The first record is written before the 200 goes out.
+        dialog.state = DialogState::Confirmed;
         let mut timer = record.timer;
         timer.on_taken_over();
         Self {
@@ -239,6 +252,8 @@ impl Participant {
             latch: record.latch,
             peer_update: record.peer_update,
             subscriptions: record.subscriptions,
+            stored_unacknowledged: record.unacknowledged.is_some(),
+            unacknowledged: record.unacknowledged,
             known: Known::At(revision),
             ..Self::new(
                 record.id,
@@ -275,6 +290,7 @@ impl Participant {
             peer_update: self.peer_update,
             timer,
             subscriptions: self.subscriptions.clone(),
+            unacknowledged: self.still_unacknowledged(cx),
         })))
     }
 
@@ -362,6 +378,7 @@ impl Participant {
                 Known::Uncertain => {}
             }
             self.stored_cseq = self.dialog.local_cseq;
+            self.on_record_made(cx, &record);
             txn.ops.push(Op::Put(key, to_bytes(&record), None));
         }
         self.writing = Some(write);

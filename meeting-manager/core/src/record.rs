@@ -111,6 +111,23 @@ pub struct ParticipantRecord {
     pub timer: SessionTimer,
     /// Subscriptions that share the dialog.
     pub subscriptions: Vec<SubscriptionState>,
+    /// The 2xx that goes out once this is durable, or has; the ACK had not come. It is taken back with a later
+    /// write, so that it may still stand here of a call that has long been acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unacknowledged: Option<Unacknowledged>,
+}
+
+/// A 2xx to INVITE whose ACK has not come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unacknowledged {
+    /// Its head; the body is that of the plan.
+    pub head: String,
+    /// It has our description.
+    pub described: bool,
+    /// That is an offer, and the ACK brings the answer.
+    pub answer_due: bool,
+    /// ms since the Unix epoch.
+    pub sent_at: u64,
 }
 
 /// A subscription without its dialog.

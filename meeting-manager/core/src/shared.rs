@@ -86,11 +86,14 @@ pub(crate) enum ParticipantTimer {
     Delete,
     /// When a leg that no switch took is wanted again.
     Leg,
+    /// When the record no longer says that the ACK is missing.
+    Tidy,
 }
 
 impl ParticipantTimer {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Leg,
+        Self::Tidy,
         Self::Accepted,
         Self::Reliable,
         Self::Session,
@@ -246,6 +249,28 @@ impl Shared {
     pub(crate) fn respond(&mut self, now: Instant, key: ServerKey, mut response: Message) {
         response.set(HeaderName::Server, self.config.server.clone());
         self.txns.respond(now, key, response);
+    }
+
+    /// Sends a response again whose transaction was an earlier process's: its Via says where (RFC 3261 §18.2.2). A
+    /// host that is not an address is not looked up: an element of ours writes none.
+    pub(crate) fn respond_again(&mut self, mut response: Message) {
+        response.set(HeaderName::Server, self.config.server.clone());
+        let Ok(via) = response.top_via() else {
+            return;
+        };
+        let Ok(transport) = via.transport.parse::<Transport>() else {
+            return;
+        };
+        let written = via.host.trim_matches(['[', ']']).parse().ok();
+        let source = via.params.get("rport").and_then(|port| port.parse().ok());
+        let port = source
+            .filter(|_| transport == Transport::Udp)
+            .or(via.port)
+            .unwrap_or_else(|| transport.default_port());
+        if let Some(ip) = via.received().or(written) {
+            let hop = Hop::to(transport, SocketAddr::new(ip, port));
+            self.txns.respond_stateless(&response, hop);
+        }
     }
 
     /// Refuses a request outside any dialog.

@@ -17,6 +17,7 @@ fn dialogs_go_on_after_a_restart_of_the_manager_and_nobody_is_told() {
     join_with(&mut world, &mut alice, WITH_VIDEO, "");
     join(&mut world, &mut bob);
     let before = world.switch().meetings.clone();
+    world.settle();
     world.restart_focus();
     assert!(world.sent().is_empty(), "the switch has the same addresses");
     assert_eq!(world.switch().meetings, before, "a listener hears nothing");
@@ -45,6 +46,7 @@ fn cseqs_go_on_above_what_may_have_been_used_before_the_restart() {
     let first = world.sent().remove(0);
     let ok = alice.respond(&first, 200, "", None);
     world.send(&ok);
+    world.settle();
     world.restart_focus();
     world.leg_event("team", control::v1::leg_event::Kind::MediaTimeout);
     let bye = world.request(Method::Bye);
@@ -57,6 +59,7 @@ fn after_a_restart_of_both_every_leg_is_offered_its_new_addresses() {
     let mut alice = Ua::new("alice");
     let ok = join(&mut world, &mut alice);
     world.switch().restart();
+    world.settle();
     world.restart_focus();
     let reinvite = world.request(Method::Invite);
     let sdp = body(&reinvite);
@@ -128,6 +131,7 @@ fn a_call_that_no_switch_takes_after_a_restart_is_ended_when_media_were_missing_
     let mut alice = Ua::new("alice");
     join(&mut world, &mut alice);
     world.faults.unreachable.push("sw1".into());
+    world.settle();
     world.restart_focus();
     world.advance(Duration::from_secs(20));
     assert!(world.sent().is_empty(), "it may still come");
@@ -141,6 +145,7 @@ fn a_call_that_no_switch_took_for_a_while_goes_on_when_one_comes() {
     let mut alice = Ua::new("alice");
     join(&mut world, &mut alice);
     world.faults.unreachable.push("sw1".into());
+    world.settle();
     world.restart_focus();
     world.advance(Duration::from_secs(5));
     world.faults.unreachable.clear();
@@ -160,6 +165,7 @@ fn a_first_call_meeting_keeps_its_kind_and_policy_over_a_restart() {
     join(&mut world, &mut alice);
     assert_eq!(world.switch().policy.unwrap().audio_slots, 1);
     world.switch().policy = None;
+    world.settle();
     world.restart_focus();
     assert_eq!(world.switch().policy.unwrap().audio_slots, 1);
     leave(&mut world, &mut alice);
@@ -173,6 +179,7 @@ fn a_meeting_without_dialogs_is_given_up_after_a_restart() {
     let invite = Ua::new("alice").invite(PHONE_OFFER, "");
     world.send(&invite);
     world.faults.hold_apply = false;
+    world.settle();
     world.restart_focus();
     assert_eq!(world.focus.counts().meetings, 0);
     world.assert_nothing_left();

@@ -99,6 +99,7 @@ fn assert_no_key_twice(world: &mut World) {
 fn settled(mut world: World, mut alice: Ua) {
     let key = key_of(&mut world);
     world.faults.registry_lags = false;
+    world.settle();
     world.restart_focus();
     let sent = world.sent();
     assert!(sent.is_empty(), "nobody is told: {:?}", lines(&sent));
@@ -130,6 +131,7 @@ fn after_a_restart_of_both_new_keys_are_told_even_where_the_addresses_are_the_sa
     for same_ports in [false, true] {
         let (mut world, mut alice, before) = called(same_ports);
         world.switch().restart();
+        world.settle();
         world.restart_focus();
         told_anew(&mut world, &mut alice, &before, 2);
         assert_no_key_twice(&mut world);
@@ -143,6 +145,7 @@ fn a_restart_of_both_that_the_registry_does_not_know_of_yet_is_noticed_by_the_an
         let (mut world, mut alice, before) = called(same_ports);
         world.switch().restart();
         world.faults.registry_lags = true;
+        world.settle();
         world.restart_focus();
         told_anew(&mut world, &mut alice, &before, 2);
         settled(world, alice);
@@ -152,6 +155,7 @@ fn a_restart_of_both_that_the_registry_does_not_know_of_yet_is_noticed_by_the_an
 #[test]
 fn a_record_that_does_not_say_whose_its_keys_are_is_given_new_ones() {
     let (mut world, mut alice, before) = called(false);
+    world.settle();
     for (value, _) in world.store.values_mut() {
         let mut json: serde_json::Value = serde_json::from_slice(value).unwrap();
         if json.as_object_mut().unwrap().remove("instance").is_some() {
@@ -175,6 +179,7 @@ fn keys_that_were_recorded_but_not_told_are_told_after_a_restart_of_the_manager(
         assert_eq!(code(&world.answer()), 200);
         world.release();
         world.request(Method::Invite);
+        world.settle();
         world.restart_focus();
         told_anew(&mut world, &mut alice, &before, 2);
         assert_no_key_twice(&mut world);

@@ -281,6 +281,7 @@ fn behaviour_25_it_goes_on_after_a_restart_with_a_higher_version() {
             last = notify(&mut world, &watcher);
             world.advance(Duration::from_millis(1_100));
         }
+        world.settle();
         world.restart_focus();
         let full = notify(&mut world, &watcher);
         assert_eq!(attribute(&body(&full), "state"), "full");

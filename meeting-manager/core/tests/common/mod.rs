@@ -232,6 +232,11 @@ impl World {
         self.switches.get_mut("sw1").unwrap()
     }
 
+    /// Long enough for the records to say that the ACKs came.
+    pub fn settle(&mut self) {
+        self.advance(Duration::from_secs(3));
+    }
+
     /// The process ends and begins anew; store and switches stay.
     pub fn restart_focus(&mut self) {
         self.wire.clear();
