@@ -328,14 +328,16 @@ impl State {
         let worker = self.place(&request)?;
         let (reply, answer) = oneshot::channel();
         let ended = || Status::unavailable("this switch is stopping");
-        let commands = self
+        let (commands, own) = self
             .workers
             .read()
             .get(worker)
-            .map(|w| w.commands.clone())
+            .map(|w| (w.commands.clone(), w.gauges.legs.load(Ordering::Relaxed)))
             .ok_or_else(ended)?;
+        let elsewhere = self.legs().saturating_sub(own);
+        let most = self.capacity.saturating_sub(elsewhere);
         commands
-            .send(Command::Apply(Box::new(request), reply))
+            .send(Command::Apply(Box::new(request), most, reply))
             .map_err(|_| ended())?;
         let result = answer.await.map_err(|_| ended())?;
         if end && result.is_ok() {

@@ -27,9 +27,10 @@ const MOST_SENT: usize = 60_000;
 
 /// What a worker is asked.
 pub enum Command {
-    /// Bring a meeting to the desired state.
+    /// Bring a meeting to the desired state; the worker may hold so many legs.
     Apply(
         Box<control::ApplyRequest>,
+        usize,
         oneshot::Sender<Result<Vec<control::LegState>, ApplyError>>,
     ),
     /// End a meeting whose legs are all silent for so long; the flag says that its owner is gone too.
@@ -248,15 +249,12 @@ impl Shell {
 
     fn command(&self, command: Command) {
         match command {
-            Command::Apply(request, reply) => {
+            Command::Apply(request, most, reply) => {
                 let mut sockets = self.sockets.borrow_mut();
-                let result = self
-                    .core
-                    .borrow_mut()
-                    .apply(Instant::now(), &request, &mut *sockets);
-                self.gauges
-                    .legs
-                    .store(self.core.borrow().legs(), Ordering::Relaxed);
+                let mut core = self.core.borrow_mut();
+                core.set_max_legs(most);
+                let result = core.apply(Instant::now(), &request, &mut *sockets);
+                self.gauges.legs.store(core.legs(), Ordering::Relaxed);
                 self.gauges.ports.store(sockets.plain(), Ordering::Relaxed);
                 let _ = reply.send(result);
             }

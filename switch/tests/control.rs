@@ -96,6 +96,35 @@ async fn ports_are_counted_and_free_again_when_legs_go() {
 }
 
 #[tokio::test]
+async fn the_capacity_is_that_of_all_workers_together() {
+    let mut rig = Rig::with(switch::Config {
+        workers: 2,
+        capacity: 3,
+        ..config()
+    })
+    .await;
+    let mut legs = Vec::new();
+    for number in 1..=5 {
+        legs.push(Phone::new(number).await.leg());
+    }
+    rig.apply(request("a", 1, legs[..2].to_vec()))
+        .await
+        .unwrap();
+    rig.apply(request("b", 1, legs[2..3].to_vec()))
+        .await
+        .unwrap();
+    let more = rig
+        .apply(request("b", 1, legs[2..4].to_vec()))
+        .await
+        .unwrap();
+    assert_eq!(more.legs[1].refused, "the switch is full");
+    let full = rig.apply(request("c", 1, legs[4..].to_vec())).await;
+    assert_eq!(full.unwrap_err().code(), Code::ResourceExhausted);
+    assert_eq!(rig.inspect().await.legs, 3);
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_leg_without_a_free_port_is_refused_by_itself() {
     // Find a hole of four ports, and give the switch just that.
     let hole = (0..200).find_map(|_| {

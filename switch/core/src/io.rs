@@ -53,7 +53,7 @@ pub struct MediaFrame<'a> {
     pub timestamp: u32,
     /// A new SSRC or codec: what was known about sequence and timestamp is void.
     pub restart: bool,
-    /// One frame, padding and header taken off.
+    /// One frame, padding and header taken off. Empty: the packet was no audio (a pressed key), but its number is spent.
     pub payload: &'a [u8],
 }
 
@@ -82,7 +82,8 @@ pub trait Transcoder {
     fn push(&mut self, now: Instant, frame: MediaFrame<'_>);
     /// The next frame ready; called until `None` after every push and timeout.
     fn poll(&mut self, now: Instant) -> Option<RenditionFrame<'_>>;
-    /// Voice level of a payload from a sender without RFC 6464; `None` when it cannot be said.
+    /// Voice level of a payload from a sender without RFC 6464, after it was pushed where renditions are wanted, so that
+    /// nothing is decoded twice; `None` when it cannot be said.
     fn level(&mut self, source: SourceId, codec: AudioCodec, payload: &[u8]) -> Option<Level>;
     /// The source is gone: free everything about it.
     fn forget(&mut self, source: SourceId);

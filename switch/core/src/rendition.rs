@@ -97,7 +97,7 @@ struct Source {
     /// Sequence number and timestamp that come next; `None` before the first packet.
     expected: Option<(u16, u32)>,
     early: Vec<Early>,
-    /// Last decoded packet, for concealment.
+    /// Last decoded packet, for concealment and for the level of a sender that says none.
     last: Vec<i16>,
 }
 
@@ -232,7 +232,7 @@ impl Renditions {
         }
         let samples = source.last.len();
         for lost in 0..missing {
-            let redundancy = (lost + 1 == missing).then_some(next);
+            let redundancy = (lost + 1 == missing && !next.is_empty()).then_some(next);
             let got = source
                 .decoder
                 .conceal(redundancy, samples, &source.last, &mut self.pcm);
@@ -257,6 +257,12 @@ impl Renditions {
         let Some(source) = self.sources.get_mut(&id) else {
             return;
         };
+        if payload.is_empty() {
+            if let Some((expected, _)) = &mut source.expected {
+                *expected = sequence.wrapping_add(1);
+            }
+            return;
+        }
         let rate = source.rate();
         if let Some((_, due)) = source.expected {
             // what the sender left out (DTX) or we could not conceal
@@ -410,6 +416,11 @@ impl Transcoder for Renditions {
     }
 
     fn level(&mut self, source: SourceId, codec: AudioCodec, payload: &[u8]) -> Option<Level> {
+        let decoded = self.sources.get(&source).filter(|s| s.codec == codec);
+        if let Some(decoded) = decoded.filter(|s| !s.last.is_empty()) {
+            self.levels.remove(&source); // it would miss what comes meanwhile
+            return Some(Level::new(codec::dbov(&decoded.last), false));
+        }
         let known = self.levels.get(&source).is_some_and(|(c, _)| *c == codec);
         if !known {
             self.levels
@@ -599,6 +610,43 @@ mod tests {
             assert_eq!(frames.last().expect("frames").1, 19 * 160);
             assert_eq!(frames.iter().filter(|f| f.2).count(), 1);
         }
+    }
+
+    #[test]
+    fn a_pressed_key_holds_nothing_up_and_is_not_made_up_for() {
+        let mut renditions = Renditions::new();
+        renditions.want(SPEAKER, &[AudioCodec::Pcma]);
+        let mut sender = Sender::new(AudioCodec::Pcmu);
+        push(&mut renditions, AudioCodec::Pcmu, &sender.next());
+        let pressed = sender.timestamp;
+        for _ in 0..4 {
+            let (sequence, _, _) = sender.next();
+            push(
+                &mut renditions,
+                AudioCodec::Pcmu,
+                &(sequence, pressed, vec![]),
+            );
+        }
+        push(&mut renditions, AudioCodec::Pcmu, &sender.next());
+        let frames = drain(&mut renditions, AudioCodec::Pcma);
+        let times: Vec<_> = frames.iter().map(|f| (f.1, f.2)).collect();
+        assert_eq!(times, [(0, true), (5 * 160, true)]);
+    }
+
+    #[test]
+    fn a_level_comes_from_the_audio_that_a_rendition_decodes_anyway() {
+        let mut renditions = Renditions::new();
+        renditions.want(SPEAKER, &[AudioCodec::Pcma]);
+        let mut sender = Sender::new(AudioCodec::Opus);
+        for _ in 0..20 {
+            let packet = sender.next();
+            push(&mut renditions, AudioCodec::Opus, &packet);
+            let level = renditions.level(SPEAKER, AudioCodec::Opus, &packet.2);
+            assert!(level.is_some());
+            assert!(renditions.levels.is_empty(), "decoded a second time");
+        }
+        let loud = renditions.level(SPEAKER, AudioCodec::Opus, &[]);
+        assert!(loud.is_some_and(|level| level.dbov() < 30));
     }
 
     #[test]

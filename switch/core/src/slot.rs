@@ -146,6 +146,8 @@ pub struct Slot {
     pub octets: u64,
     /// Packets sent again.
     pub repaired: u64,
+    /// Packets the receiver reports as lost.
+    pub lost: u64,
     timeline: Timeline,
     picture: PictureState,
     rtx_sequence: u16,
@@ -197,6 +199,7 @@ impl Slot {
             packets: 0,
             octets: 0,
             repaired: 0,
+            lost: 0,
             timeline: Timeline::new(random as u16, (random >> 16) as u32),
             picture: PictureState::default(),
             rtx_sequence: (random >> 48) as u16 & 0x7fff,

@@ -217,7 +217,7 @@ pub struct SpeakerDetector {
     awake: Vec<SourceId>,
     /// Dominant speakers, newest first, each once.
     recent: Vec<SourceId>,
-    /// Who fills audio slots.
+    /// Who fills audio slots, the louder first; neighbours change places only where the difference is clear.
     active: Vec<SourceId>,
     next_decision: Option<Instant>,
 }
@@ -312,11 +312,7 @@ impl SpeakerDetector {
             self.active.push(id);
             return true;
         }
-        let loudness = |id: &SourceId| {
-            self.participants
-                .get(id)
-                .map_or(0, |p| if p.speaks(now) { p.smoothed } else { -1 })
-        };
+        let loudness = |id: &SourceId| self.loudness(now, *id);
         let dominant = self.dominant();
         let Some((place, weakest)) = self
             .active
@@ -328,11 +324,32 @@ impl SpeakerDetector {
         else {
             return false;
         };
-        if weakest < 0 || loudness(&id) > weakest + SLOT_MARGIN * 16 {
+        if is_clearly_louder(loudness(&id), weakest) {
             self.active[place] = id;
             return true;
         }
         false
+    }
+
+    /// Smoothed loudness, in 1/16 dB; below zero: silent by now.
+    fn loudness(&self, now: Instant, id: SourceId) -> i32 {
+        let speaking = self.participants.get(&id).filter(|p| p.speaks(now));
+        speaking.map_or(-1, |p| p.smoothed)
+    }
+
+    /// Lets whoever is clearly louder pass the one before. True: the order has changed.
+    fn order_active(&mut self, now: Instant) -> bool {
+        let mut changed = false;
+        for end in (1..self.active.len()).rev() {
+            for at in 0..end {
+                let [before, after] = [self.active[at], self.active[at + 1]];
+                if is_clearly_louder(self.loudness(now, after), self.loudness(now, before)) {
+                    self.active.swap(at, at + 1);
+                    changed = true;
+                }
+            }
+        }
+        changed
     }
 
     /// When [`Self::decide`] wants to be called; `None` while everybody is silent.
@@ -373,7 +390,8 @@ impl SpeakerDetector {
             }
             None => false,
         };
-        switched || self.active.len() != active_before
+        let passed = self.order_active(now);
+        switched || passed || self.active.len() != active_before
     }
 
     /// Who beats the incumbent in all three times; of several the one with the highest medium ratio.
@@ -419,21 +437,16 @@ impl SpeakerDetector {
         self.recent.iter().copied()
     }
 
-    /// Who fills audio slots, in the order in which they took them.
+    /// Who fills audio slots, the louder of the last 100 ms first.
     #[must_use]
     pub fn active(&self) -> &[SourceId] {
         &self.active
     }
+}
 
-    /// Who fills audio slots, the loudest of the last 100 ms first.
-    #[must_use]
-    pub fn loudest_first(&self) -> Vec<SourceId> {
-        let mut active = self.active.clone();
-        active.sort_by_key(|id| {
-            std::cmp::Reverse(self.participants.get(id).map_or(0, |p| p.smoothed))
-        });
-        active
-    }
+/// Whether somebody of the first loudness takes the place of somebody of the second (see [`SpeakerDetector::loudness`]).
+fn is_clearly_louder(challenger: i32, holder: i32) -> bool {
+    challenger >= 0 && (holder < 0 || challenger > holder + SLOT_MARGIN * 16)
 }
 
 #[cfg(test)]
@@ -578,7 +591,18 @@ mod tests {
         );
         assert!(meeting.detector.active().contains(&D));
         assert!(!meeting.detector.active().contains(&C));
-        assert_eq!(meeting.detector.loudest_first()[0], D);
+    }
+
+    #[test]
+    fn whoever_speaks_now_comes_before_a_cough_and_the_clearly_louder_before_the_quieter() {
+        let mut meeting = Meeting::of(&[A, B, C]);
+        meeting.run(100, &[(A, 10)]);
+        meeting.run(300, &[(B, SPEECH)]);
+        assert_eq!(meeting.detector.active(), &[B, A], "A has coughed");
+        meeting.run(400, &[(B, SPEECH), (C, SPEECH - 4)]);
+        assert_eq!(meeting.detector.active()[0], B, "4 dB are not enough");
+        meeting.run(400, &[(B, SPEECH), (C, SPEECH - 9)]);
+        assert_eq!(meeting.detector.active()[0], C);
     }
 
     #[test]

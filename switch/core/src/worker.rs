@@ -176,6 +176,11 @@ impl Worker {
             .sum()
     }
 
+    /// Changes how many legs it may hold; those beyond stay.
+    pub fn set_max_legs(&mut self, max_legs: usize) {
+        self.config.max_legs = max_legs;
+    }
+
     /// Counters of what was dropped.
     #[must_use]
     pub fn stats(&self) -> WorkerStats {
@@ -256,7 +261,7 @@ impl Worker {
         if wanted.end {
             wanted.legs.clear();
         }
-        wanted.legs.retain(|leg| {
+        wanted.legs.retain_mut(|leg| {
             if made.contains_key(&leg.id) {
                 return false; // a new leg named twice: the first mention counts
             }
@@ -276,7 +281,9 @@ impl Worker {
                 Ok(None) => true,
                 Err(reason) => {
                     refused.insert(leg.id.clone(), reason);
-                    false
+                    // A leg that cannot become what it should be goes on as what it is.
+                    let stays = self.described(slot, &leg.id);
+                    stays.map(|described| *leg = described).is_some()
                 }
             }
         });
@@ -323,6 +330,12 @@ impl Worker {
         let hosted = self.meetings[slot as usize].as_ref()?;
         let leg = hosted.links.legs.iter().flatten().find(|leg| leg.id == id);
         leg.map(|leg| leg.key)
+    }
+
+    /// A leg as it was last described.
+    fn described(&self, slot: u32, id: &str) -> Option<control::Leg> {
+        let hosted = self.meetings[slot as usize].as_ref()?;
+        hosted.meeting.described(id).cloned()
     }
 
     /// Makes or changes the transports of a leg. `Some` is a whole set for a new leg.

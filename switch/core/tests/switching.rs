@@ -207,6 +207,24 @@ fn a_listener_without_the_speaker_s_codec_gets_one_rendition_shared_by_all_who_n
 }
 
 #[test]
+fn with_one_slot_the_dominant_speaker_hears_who_talks_and_not_who_coughed() {
+    let mut b = Bench::with(&["a", "b", "c"], &Shape::default());
+    b.talk_only("a", 100);
+    for _ in 0..5 {
+        b.ms(20);
+        b.speak("a", SPEECH);
+        b.speak("b", 10);
+    }
+    for _ in 0..15 {
+        b.ms(20);
+        b.speak("a", SPEECH);
+        b.speak("c", SPEECH);
+    }
+    assert_eq!(b.last_source("c", 1, 0), Some(1), "a is dominant");
+    assert_eq!(b.last_source("a", 1, 0), Some(3));
+}
+
+#[test]
 fn a_sender_without_levels_is_heard_by_what_his_audio_decodes_to() {
     let mut b = Bench::with(
         &["a", "b"],

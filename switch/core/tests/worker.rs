@@ -595,6 +595,20 @@ fn a_leg_without_a_port_or_with_nonsense_is_refused_alone_and_leaks_nothing() {
 }
 
 #[test]
+fn a_change_that_cannot_be_made_leaves_the_leg_as_it_was() {
+    let mut rig = Rig::new();
+    let clients = everyone();
+    let first = rig.apply(&request(1, &clients[..2]));
+    let mut wanted = request(1, &clients[..2]);
+    wanted.legs[0].transports[0].ipv6 = true;
+    let states = rig.apply(&wanted);
+    assert_eq!(states[0].refused, "the media server has no IPv6 address");
+    assert_eq!(rig.worker.legs(), 2, "its dialog goes on, so it does too");
+    let again = rig.apply(&request(1, &clients[..1]));
+    assert_eq!(again[0], first[0], "on its ports");
+}
+
+#[test]
 fn a_plain_leg_of_a_family_that_the_switch_has_not_is_refused_for_good() {
     let mut rig = Rig::new();
     let clients = everyone();

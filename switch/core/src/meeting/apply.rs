@@ -93,6 +93,13 @@ impl Meeting {
         }
     }
 
+    /// A leg as the owner described it last.
+    #[must_use]
+    pub fn described(&self, id: &str) -> Option<&control::Leg> {
+        let key = self.by_id.get(id)?;
+        self.leg(*key).map(|leg| &leg.described)
+    }
+
     fn set_policy(&mut self, policy: &control::MeetingPolicy) {
         let media_timeout = match policy.media_timeout_ms {
             0 => DEFAULT_MEDIA_TIMEOUT,
@@ -230,7 +237,6 @@ impl Meeting {
             malformed: 0,
             nacks: 0,
             plis: 0,
-            lost: 0,
         });
         self.by_id.insert(wanted.id.clone(), key);
         self.by_source.insert(source, key);

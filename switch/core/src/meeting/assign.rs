@@ -40,8 +40,11 @@ impl Meeting {
         let previous = self.speakers.previous();
         let active = self.speakers.active();
         let mut ranked: SmallVec<[(SourceId, u32); 4]> = SmallVec::new();
-        // Dominant and active first, then the active, then the rest.
-        let rank = |h: &SourceId| (!active.contains(h), dominant != Some(*h));
+        // Dominant and active first, then the active, the louder before the quieter, then the rest.
+        let rank = |h: &SourceId| {
+            let place = active.iter().position(|a| a == h);
+            (place.is_none(), dominant != Some(*h), place)
+        };
         let mut holders: SmallVec<[SourceId; 4]> = self.holders.iter().copied().collect();
         holders.sort_by_key(rank);
         for h in holders {

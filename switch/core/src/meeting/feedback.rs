@@ -113,11 +113,12 @@ impl Meeting {
 
     fn on_block(&mut self, now: Instant, key: LegKey, block: &ReportBlock) {
         let unix = self.config.clock.unix_at(now);
-        let ours = self.slot_of(key, block.ssrc).is_some();
-        let Some(leg) = self.leg_mut(key).filter(|_| ours) else {
+        let found = self.slot_of(key, block.ssrc);
+        let Some(slot) = found.and_then(|s| self.slots[s as usize].as_mut()) else {
             return;
         };
-        leg.lost = block.cumulative_lost.max(0) as u64;
+        slot.lost = block.cumulative_lost.max(0) as u64;
+        let Some(leg) = self.leg_mut(key) else { return };
         if let Some(rtt) = round_trip(ntp(unix), block) {
             leg.rtt = Some(leg.rtt.map_or(rtt, |known| (known * 7 + rtt) / 8));
         }

@@ -220,6 +220,7 @@ impl Meeting {
         }
         let extensions = stream.extensions.read(&r.view);
         let mut level = None;
+        let pushed = push(stream, now, r, format, codecs);
         if let Format::TelephoneEvent(clock_rate) = format {
             let done = stream
                 .keypad
@@ -270,21 +271,7 @@ impl Meeting {
                 slot.send(now, &packet, &mut self.scratch, out);
             }
         }
-        if stream.wanted != 0
-            && let Format::Audio(codec) = format
-        {
-            let restart = std::mem::take(&mut stream.restart);
-            codecs.push(
-                now,
-                MediaFrame {
-                    source: stream.source,
-                    codec,
-                    sequence: r.sequence,
-                    timestamp: r.view.timestamp(),
-                    restart,
-                    payload: r.payload,
-                },
-            );
+        if pushed || push(stream, now, r, format, codecs) {
             self.forward_renditions(now, out, codecs);
         }
     }
@@ -477,4 +464,37 @@ impl Meeting {
             buf.nack(sender, media, &numbers[..n])
         });
     }
+}
+
+/// Gives a packet to the transcoder, where renditions are wanted. True: it was.
+fn push<T: Transcoder>(
+    stream: &mut Stream,
+    now: Instant,
+    r: &Received<'_>,
+    format: Format,
+    codecs: &mut T,
+) -> bool {
+    let Some(codec) = stream.format.and_then(Format::audio) else {
+        return false;
+    };
+    if stream.wanted == 0 {
+        return false;
+    }
+    codecs.push(
+        now,
+        MediaFrame {
+            source: stream.source,
+            codec,
+            sequence: r.sequence,
+            timestamp: r.view.timestamp(),
+            restart: std::mem::take(&mut stream.restart),
+            // A pressed key is not heard, but its number is not missing either.
+            payload: if format.audio().is_some() {
+                r.payload
+            } else {
+                &[]
+            },
+        },
+    );
+    true
 }

@@ -63,8 +63,6 @@ pub struct Leg {
     pub malformed: u64,
     pub nacks: u64,
     pub plis: u64,
-    /// Loss the receiver reports, by slot table place.
-    pub lost: u64,
 }
 
 impl Leg {

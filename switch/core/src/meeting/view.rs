@@ -98,10 +98,10 @@ impl Meeting {
             dominant: name(self.speakers.dominant()),
             active: self
                 .speakers
-                .loudest_first()
-                .into_iter()
+                .active()
+                .iter()
                 .take(self.policy.audio_slots)
-                .filter_map(|s| self.id_of(s))
+                .filter_map(|s| self.id_of(*s))
                 .map(String::from)
                 .collect(),
             previous: name(self.speakers.previous()),
@@ -175,7 +175,6 @@ impl Meeting {
         let rtt_ms = leg.rtt.map_or(0.0, |r| r.as_secs_f64() * 1000.0);
         received.rtt_ms = rtt_ms;
         let mut sent = control::StreamStats {
-            lost: leg.lost,
             rtt_ms,
             nacks: leg.nacks,
             plis: leg.plis,
@@ -185,6 +184,7 @@ impl Meeting {
         for slot in leg.slots().filter_map(|s| self.slot(s)) {
             sent.packets += slot.packets;
             sent.bytes += slot.octets;
+            sent.lost += slot.lost;
             let holder = slot
                 .feed
                 .and_then(|f| self.stream(f.stream))
