@@ -13,8 +13,10 @@
 //! What must outlive a process is in [`record`]s: a dialog's is durable before its 200 goes out.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod admission;
+mod caller;
 mod command;
 pub mod conference_info;
 mod config;

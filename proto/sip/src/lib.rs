@@ -4,6 +4,7 @@
 //! time comes in as `now`, randomness as a seed, and what should go out is polled.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod accepted;
 pub mod dialog;

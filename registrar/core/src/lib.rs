@@ -13,6 +13,7 @@
 //! no memory.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 mod authentication;
 mod command;

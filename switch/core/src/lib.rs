@@ -7,6 +7,7 @@
 //! SRTP) and audio codecs live beside it in modules of their own.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod codec;
 pub mod codecs;
