@@ -66,7 +66,7 @@ rostrum_fuzz::target!(|data| {
         return;
     };
     for kind in [
-        OfferKind::Phone { video: true },
+        OfferKind::Phone { video: true, ipv6: false },
         OfferKind::WebRtc {
             audio_slots: 2,
             video_slots: 1,

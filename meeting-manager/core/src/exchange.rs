@@ -4,7 +4,8 @@
 //!  offer of the peer: answer made          the switch says where    record is durable
 //!  ─────────────────────────────► Applying ────────────────► Storing ──────────────► answered, over
 //!  offer of ours made ──► Applying ──► Storing ──► (offer sent) AwaitingAnswer
-//!                                                      │ answer: Applying ──► Storing ──► over
+//!                          ▲    │ no address of        │ answer: Applying ──► Storing ──► over
+//!                          └────┘ that family: the other
 //! ```
 //!
 //! With a reliable provisional response (RFC 3262) the offer or answer goes out before anything is stored:
@@ -28,6 +29,12 @@ use crate::switch_link::LegFailure;
 
 /// How long after no switch took a leg it is wanted again.
 const LEG_RETRY: Duration = Duration::from_secs(1);
+
+/// An offer of media in force is of the kind they are.
+pub(crate) const OFFER_AGAIN: OfferKind = OfferKind::Phone {
+    video: false,
+    ipv6: false,
+};
 
 /// Which messages carry our side of an exchange.
 #[derive(Debug)]
@@ -73,8 +80,30 @@ pub(crate) struct Exchange {
     pub(crate) described: bool,
     /// The leg was changed for it.
     pub(crate) leg_touched: bool,
-    /// Which keys our description told the peer ([`Participant::keys_drawn`] then), once it is out.
-    pub(crate) told: Option<u32>,
+    /// Our offer has been made of the other address family already.
+    pub(crate) other_family: bool,
+    /// What our description told the peer, once it is out.
+    pub(crate) told: Option<Told>,
+}
+
+/// What a description of ours says of the switch.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// Which keys it sends with: [`Participant::keys_drawn`] then.
+    pub(crate) keys: u32,
+    /// Where it listens.
+    pub(crate) local: LocalMedia,
+}
+
+impl Told {
+    /// Whether that is how things are with media that may be fewer by now.
+    fn is_true_of(&self, local: &LocalMedia) -> bool {
+        self.local.fingerprints == local.fingerprints
+            && local
+                .transports
+                .iter()
+                .all(|t| self.local.transports.contains(t))
+    }
 }
 
 /// What a body says.
@@ -221,6 +250,7 @@ impl Participant {
             our_offer,
             described,
             leg_touched: false,
+            other_family: false,
             told: None,
         });
         self.apply(cx);
@@ -278,6 +308,7 @@ impl Participant {
             (true, Ok(None)) => {
                 self.fail(cx, &Refusal::new(500, "The switch names no usable address"));
             }
+            (true, Err(LegFailure::Unsupported(_))) if self.offer_other_family(cx) => {}
             (true, Err(failure)) => {
                 let why = leg_refusal(&failure, &cx.sh.config.domain);
                 self.fail(cx, &why);
@@ -288,6 +319,23 @@ impl Participant {
             }
             (false, Err(LegFailure::NoSwitch)) => self.on_legless(cx),
         }
+    }
+
+    /// The switch has no address of the family that was to be offered. A first offer of ours, which nobody has seen
+    /// yet, is made of the other one, once. `false` where that cannot help.
+    fn offer_other_family(&mut self, cx: &mut Cx<'_>) -> bool {
+        let Some(exchange) = &mut self.exchange else {
+            return false;
+        };
+        let fresh = self.plan.is_none() && exchange.our_offer && exchange.told.is_none();
+        if !fresh || std::mem::replace(&mut exchange.other_family, true) {
+            return false;
+        }
+        for transport in &mut exchange.target.transports {
+            transport.ipv6 = !transport.ipv6;
+        }
+        self.apply(cx);
+        true
     }
 
     /// No switch takes the leg of a call that is: tried again for as long as media may be missing.
@@ -364,20 +412,26 @@ impl Participant {
     pub(crate) fn description(&mut self, is_offer: bool) -> Option<String> {
         let exchange = self.exchange.as_mut()?;
         let local = exchange.local.as_ref()?;
-        exchange.told = Some(self.keys_drawn);
+        exchange.told = Some(Told {
+            keys: self.keys_drawn,
+            local: local.clone(),
+        });
         Some(offer_answer::describe(&exchange.target, local, is_offer).to_string())
     }
 
     /// What the exchange agreed on is in force.
     pub(crate) fn conclude(&mut self, cx: &mut Cx<'_>) {
         if let Some(exchange) = self.exchange.take() {
-            if let Some(told) = exchange.told {
-                self.keys_told = told;
+            if let Some(told) = &exchange.told {
+                self.keys_told = told.keys;
             }
-            if self.has_untold_keys() {
-                // New ones were drawn after our description was out: another tells them.
+            let outdated = exchange.told.as_ref().zip(exchange.local.as_ref());
+            let outdated = outdated.is_some_and(|(told, local)| !told.is_true_of(local));
+            if self.has_untold_keys() || outdated {
+                // New keys were drawn, or the answer had the leg made anew (it is of the other address family), after
+                // our description was out: another one tells.
                 self.moved = self.moved.take().or_else(|| exchange.local.clone());
-            } else if self.moved.is_some() && self.moved == exchange.local {
+            } else if exchange.told.is_some() && self.moved == exchange.local {
                 self.moved = None;
             }
             self.plan = Some(exchange.target);

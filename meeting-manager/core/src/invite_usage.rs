@@ -23,7 +23,7 @@ use sip::session_timer::{self, Agreement};
 use sip::transaction::ServerKey;
 use sip::{HeaderName, Message, Method, StatusCode};
 
-use crate::exchange::{Body, Carrier, Stage, body};
+use crate::exchange::{Body, Carrier, OFFER_AGAIN, Stage, body};
 use crate::our_requests::Ours;
 use crate::participant::{Cx, Leave, Participant, Phase};
 use crate::refusal::Refusal;
@@ -118,8 +118,7 @@ impl Participant {
         self.note_allow(&request);
         // Who sends this has our 2xx, even if the ACK was lost.
         self.stop_repeating(cx);
-        let kind = OfferKind::Phone { video: false };
-        if let Err(why) = self.on_invite(cx, key, request.clone(), false, kind) {
+        if let Err(why) = self.on_invite(cx, key, request.clone(), false, OFFER_AGAIN) {
             cx.sh.refuse_in(cx.now, key, &self.dialog, &request, &why);
         }
     }

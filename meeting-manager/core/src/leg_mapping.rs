@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use control::v1 as ctl;
 use sip::offer_answer::{
-    Codec, LocalMedia, LocalTransport, MediaKind, MediaPlan, Plan, Security, SrtpSuite,
+    Codec, Direction, LocalMedia, LocalTransport, MediaKind, MediaPlan, Plan, Security, SrtpSuite,
     TransportPlan,
 };
 
@@ -165,9 +165,15 @@ fn media(plan: &MediaPlan) -> Option<ctl::Media> {
         extensions: plan
             .extensions
             .iter()
-            .map(|(id, uri)| ctl::HeaderExtension {
-                id: u32::from(*id),
-                uri: uri.clone(),
+            .map(|(id, uri)| {
+                let mut ways = plan.one_way_extensions.iter();
+                let way = ways.find(|(of, _)| of == id).map(|(_, way)| *way);
+                ctl::HeaderExtension {
+                    id: u32::from(*id),
+                    uri: uri.clone(),
+                    receive_only: way == Some(Direction::RecvOnly),
+                    send_only: way == Some(Direction::SendOnly),
+                }
             })
             .collect(),
         receive: plan.direction.receives(),
@@ -206,7 +212,7 @@ fn codec(plan: &Codec) -> ctl::Codec {
 
 #[cfg(test)]
 mod tests {
-    use sip::offer_answer::{Direction, Ice};
+    use sip::offer_answer::Ice;
 
     use super::*;
     use crate::slot_policy::tests::{line, plan};
@@ -296,5 +302,29 @@ mod tests {
         assert!(local_media(&leg, &state("nowhere", 5000), &[]).is_none());
         assert!(local_media(&leg, &state("192.0.2.9", 0), &[]).is_none());
         assert!(local_media(&leg, &ctl::LegState::default(), &[]).is_none());
+    }
+
+    #[test]
+    fn an_extension_agreed_in_one_direction_says_so_to_the_switch() {
+        let mut video = line(0, MediaKind::Video, 5);
+        video.extensions = vec![
+            (8, "urn:a".into()),
+            (9, "urn:b".into()),
+            (10, "urn:c".into()),
+        ];
+        video.one_way_extensions = vec![(8, Direction::RecvOnly), (9, Direction::SendOnly)];
+        let mut p = plan(vec![video]);
+        p.transports = vec![plain(0)];
+        let id = ParticipantId::from_random(1);
+        let leg = leg(&p, facts(&id));
+        let ways: Vec<_> = leg.media[0]
+            .extensions
+            .iter()
+            .map(|e| (e.id, e.receive_only, e.send_only))
+            .collect();
+        assert_eq!(
+            ways,
+            [(8, true, false), (9, false, true), (10, false, false)]
+        );
     }
 }

@@ -17,14 +17,13 @@ use std::time::{Duration, Instant};
 use cluster::records::keys;
 use cluster::{Entry, Op, Revision, Txn};
 use control::v1 as ctl;
+use sip::Message;
 use sip::dialog::{Dialog, DialogState};
-use sip::header::Via;
-use sip::offer_answer::OfferKind;
 use sip::session_timer::{self, SessionTimer};
 use sip::transaction::ServerKey;
-use sip::{HeaderName, Message};
 
 use crate::admission::{self, Identity, MeetingKind, Target};
+use crate::caller;
 use crate::command::{ApplyFailure, Claimed, StoreFailure, Stored};
 use crate::exchange::Carrier;
 use crate::ids::{OpId, ParticipantId, SubscriptionId};
@@ -215,8 +214,8 @@ impl Meeting {
             SessionTimer::new(policy),
         );
         participant.joined_at = sh.unix_ms(now);
-        participant.latch = is_behind_nat(&waiting.request);
-        let kind = offer_kind(&waiting.request, &self.facts);
+        participant.latch = caller::is_behind_nat(&waiting.request);
+        let kind = caller::offer_kind(&waiting.request, &self.facts);
         let (mut cx, participants) = self.parts(sh, now);
         let request = waiting.request.clone();
         if let Err(why) = participant.on_initial_invite(&mut cx, waiting.key, request, kind) {
@@ -767,34 +766,5 @@ fn session_policy(sh: &Shared) -> session_timer::Policy {
         session_expires: seconds(sh.config.session_timer.interval),
         min_se: seconds(sh.config.session_timer.min),
         ..session_timer::Policy::default()
-    }
-}
-
-/// The client's own Via says another address than its first hop saw: it is behind NAT (RFC 3581 §4).
-fn is_behind_nat(request: &Message) -> bool {
-    let Some(Ok(via)) = request.values(HeaderName::Via).last().map(Via::parse) else {
-        return false;
-    };
-    let written: Option<std::net::IpAddr> = via.host.trim_matches(['[', ']']).parse().ok();
-    match (written, via.received()) {
-        (Some(written), Some(seen)) => written != seen,
-        _ => false,
-    }
-}
-
-/// What to offer a caller that offers nothing: a browser needs its own kind.
-fn offer_kind(request: &Message, facts: &Facts) -> OfferKind {
-    let via = request.values(HeaderName::Via).last().map(Via::parse);
-    let browser =
-        matches!(via, Some(Ok(via)) if via.transport.to_ascii_uppercase().starts_with("WS"));
-    if browser {
-        OfferKind::WebRtc {
-            audio_slots: facts.config.audio_slots,
-            video_slots: facts.config.video_slots,
-        }
-    } else {
-        OfferKind::Phone {
-            video: facts.config.video_slots > 0,
-        }
     }
 }

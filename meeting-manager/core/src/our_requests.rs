@@ -10,10 +10,10 @@
 
 use std::time::Duration;
 
-use sip::offer_answer::{self, LocalMedia, OfferKind, Plan, Security};
+use sip::offer_answer::{self, LocalMedia, Plan, Security};
 use sip::{HeaderName, Message, Method, StatusCode};
 
-use crate::exchange::{Body, Carrier, Exchange, Stage, body};
+use crate::exchange::{Body, Carrier, Exchange, OFFER_AGAIN, Stage, body};
 use crate::participant::{Cx, Leave, Participant, Phase};
 use crate::shared::{ParticipantTimer, Purpose, SDP, advertise};
 
@@ -92,7 +92,7 @@ impl Participant {
         let (Some(local), Some(plan)) = (self.moved.clone().or(due), self.plan.clone()) else {
             return;
         };
-        let mut target = self.make_offer(cx, OfferKind::Phone { video: false });
+        let mut target = self.make_offer(cx, OFFER_AGAIN);
         // What is printed differs from what was last (RFC 3264 §8), by the addresses or keys at least.
         target.session_version = plan.session_version + 1;
         let restarted = restart_ice(&mut target, cx);
@@ -136,6 +136,7 @@ impl Participant {
             our_offer: true,
             described: true,
             leg_touched: false,
+            other_family: false,
             told: None,
         });
         let mut request = self.dialog.request(Method::Invite);
@@ -305,7 +306,7 @@ impl Participant {
                 .send(cx.now, &self.dialog, request, &cx.facts.id, purpose);
             self.on_cseq_used(cx);
         } else if let Some(local) = self.local.clone() {
-            let target = self.make_offer(cx, OfferKind::Phone { video: false });
+            let target = self.make_offer(cx, OFFER_AGAIN);
             self.send_reinvite(cx, target, local, true);
         }
     }

@@ -299,7 +299,7 @@ impl Participant {
         let storing = |e: &&Exchange| e.stage == Stage::Storing;
         let told = self.exchange.as_ref().filter(storing).and_then(|e| {
             let soon = e.described.then_some(self.keys_drawn);
-            e.told.or(soon)
+            e.told.as_ref().map(|told| told.keys).or(soon)
         });
         if told.unwrap_or(self.keys_told) == self.keys_drawn {
             cx.link.instance()

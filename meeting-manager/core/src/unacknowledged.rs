@@ -22,7 +22,7 @@ use sip::accepted::Accepted;
 use sip::offer_answer;
 use sip::{HeaderName, Limits, Message, StatusCode};
 
-use crate::exchange::{Carrier, Exchange, Stage};
+use crate::exchange::{Carrier, Exchange, Stage, Told};
 use crate::invite_usage::Incoming;
 use crate::participant::{Cx, Participant, Phase};
 use crate::record::{DialogRecord, Unacknowledged};
@@ -111,16 +111,21 @@ impl Participant {
             self.stop_repeating(cx);
             return;
         };
-        if let (true, Some(target)) = (waiting.answer_due, self.plan.clone()) {
+        let media = self.plan.clone().zip(self.local.clone());
+        if let (true, Some((target, local))) = (waiting.answer_due, media) {
             self.exchange = Some(Exchange {
                 carrier: Carrier::Invite,
                 stage: Stage::AwaitingAnswer,
                 target,
-                local: self.local.clone(),
+                local: Some(local.clone()),
                 our_offer: true,
                 described: true,
                 leg_touched: false,
-                told: Some(self.keys_drawn),
+                other_family: false,
+                told: Some(Told {
+                    keys: self.keys_drawn,
+                    local,
+                }),
             });
         }
         cx.sh.respond_again(response.clone());

@@ -247,3 +247,31 @@ fn records_of_builds_that_kept_nothing_of_an_ack_are_read() {
     leave(&mut world, &mut alice);
     world.assert_nothing_left();
 }
+
+#[test]
+fn after_a_restart_of_both_the_new_addresses_are_told_once_the_2xx_is_acknowledged() {
+    for with_offer in [true, false] {
+        let mut world = World::default();
+        let mut alice = Ua::new("alice");
+        let invite = if with_offer {
+            alice.invite(PHONE_OFFER, "")
+        } else {
+            alice.invite_without_offer("")
+        };
+        world.send(&invite);
+        alice.learn(&world.answer());
+        world.switch().restart();
+        world.restart_focus();
+        assert!(body(&world.answer()).contains("m=audio 30000"));
+        let ack = alice.ack((!with_offer).then_some(ANSWER));
+        world.send(&ack);
+        let ours = world.request(Method::Invite);
+        assert!(body(&ours).contains("m=audio 31000"), "{}", body(&ours));
+        let answer = if with_offer { PHONE_RESUMED } else { ANSWER };
+        let ok = alice.respond(&ours, 200, "", Some(answer));
+        world.send(&ok);
+        world.request(Method::Ack);
+        leave(&mut world, &mut alice);
+        world.assert_nothing_left();
+    }
+}

@@ -24,7 +24,7 @@ fn offered(kind: OfferKind, policy: &Policy) -> (Plan, SessionDescription) {
 }
 
 fn phone(video: bool) -> (Plan, SessionDescription) {
-    offered(OfferKind::Phone { video }, &Policy::default())
+    offered(OfferKind::Phone { video, ipv6: false }, &Policy::default())
 }
 
 fn accept(plan: &Plan, media: &str) -> Result<Plan, Unacceptable> {
@@ -100,7 +100,13 @@ fn offer_without_video_where_none_is_wanted() {
         video_slots: 0,
         ..Policy::default()
     };
-    let (plan, _) = offered(OfferKind::Phone { video: true }, &policy);
+    let (plan, _) = offered(
+        OfferKind::Phone {
+            video: true,
+            ipv6: false,
+        },
+        &policy,
+    );
     assert_eq!(plan.media.len(), 1);
 }
 
@@ -192,7 +198,13 @@ fn policy_that_demands_srtp_offers_savp_with_keys() {
         require_srtp: true,
         ..Policy::default()
     };
-    let (plan, ours) = offered(OfferKind::Phone { video: false }, &policy);
+    let (plan, ours) = offered(
+        OfferKind::Phone {
+            video: false,
+            ipv6: false,
+        },
+        &policy,
+    );
     assert_eq!(ours.media[0].protocol, "RTP/SAVP");
     let crypto = ours.media[0].section.attribute("crypto").unwrap();
     assert!(crypto.starts_with("1 AES_CM_128_HMAC_SHA1_80 inline:"));
@@ -365,7 +377,13 @@ fn bundle_only_lines_cannot_be_taken_outside_of_the_group() {
 #[test]
 fn our_own_answer_to_our_own_offer_is_accepted() {
     // Of a browser's offer too: the lines beyond one source a kind we would not take.
-    for kind in [OfferKind::Phone { video: true }, WEB] {
+    for kind in [
+        OfferKind::Phone {
+            video: true,
+            ipv6: false,
+        },
+        WEB,
+    ] {
         for require_srtp in [false, true] {
             let policy = Policy {
                 require_srtp,
@@ -397,7 +415,10 @@ fn re_offer_of_a_plan_in_force_says_the_same() {
     let (plan, _) = phone(false);
     let agreed = accept(&plan, "m=audio 5000 RTP/AVP 0 8\r\n").unwrap();
     let again = offer(
-        OfferKind::Phone { video: false },
+        OfferKind::Phone {
+            video: false,
+            ipv6: false,
+        },
         &Policy::default(),
         Some(&agreed),
         &mut random(9),

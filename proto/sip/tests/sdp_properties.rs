@@ -231,7 +231,7 @@ proptest! {
         let kind = if web {
             OfferKind::WebRtc { audio_slots: 2, video_slots: 1 }
         } else {
-            OfferKind::Phone { video: true }
+            OfferKind::Phone { video: true, ipv6: false }
         };
         for policy in policies() {
             let mut random = random(seed);

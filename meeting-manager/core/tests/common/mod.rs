@@ -46,6 +46,8 @@ pub struct FakeSwitch {
     pub applies: usize,
     /// A restart changes no port.
     pub same_ports: bool,
+    /// Plain media are of this family only: `true` IPv6.
+    pub only: Option<bool>,
     /// (key, instance) of every SDES key it was given to send with.
     pub keys: BTreeSet<(Bytes, u32)>,
     /// Of the latest request.
@@ -84,7 +86,18 @@ impl FakeSwitch {
             } else {
                 self.instance * 1_000
             };
+        let port = |t: &ctl::Transport| ports + t.index * 2 + u32::from(t.ipv6) * 500;
         for leg in &request.legs {
+            let lacks = |t: &ctl::Transport| t.ice.is_none() && self.only == Some(!t.ipv6);
+            if leg.transports.iter().any(lacks) {
+                states.push(ctl::LegState {
+                    id: leg.id.clone(),
+                    refused: "the media server has no address of that family".into(),
+                    unsupported: true,
+                    ..ctl::LegState::default()
+                });
+                continue;
+            }
             let sdes = leg.transports.iter().filter_map(|t| t.sdes.as_ref());
             self.keys
                 .extend(sdes.map(|s| (s.local_key.clone(), self.instance)));
@@ -97,14 +110,14 @@ impl FakeSwitch {
                     .map(|t| ctl::LocalTransport {
                         index: t.index,
                         addresses: vec![ctl::Address {
-                            ip: "198.51.100.1".into(),
-                            port: ports + t.index * 2,
+                            ip: if t.ipv6 {
+                                "2001:db8::1".into()
+                            } else {
+                                "198.51.100.1".into()
+                            },
+                            port: port(t),
                         }],
-                        rtcp_port: if t.rtcp_mux {
-                            0
-                        } else {
-                            ports + 1 + t.index * 2
-                        },
+                        rtcp_port: if t.rtcp_mux { 0 } else { port(t) + 1 },
                     })
                     .collect(),
                 refused: String::new(),

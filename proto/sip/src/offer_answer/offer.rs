@@ -15,8 +15,8 @@ use super::{
 #[allow(missing_docs)]
 pub enum OfferKind {
     /// RTP/AVP, one m-line a kind: what every phone understands (delayed offer, dial-out). RTP/SAVP with
-    /// keys where the policy wants SRTP.
-    Phone { video: bool },
+    /// keys where the policy wants SRTP. Over IPv6 or IPv4: there is one address for each line (RFC 4566 §5.7).
+    Phone { video: bool, ipv6: bool },
     /// UDP/TLS/RTP/SAVPF, BUNDLE, ICE-lite, setup:actpass.
     WebRtc {
         audio_slots: usize,
@@ -48,7 +48,7 @@ pub fn offer(
         cname,
     };
     match kind {
-        OfferKind::Phone { video } => phone(&mut plan, video, policy, random),
+        OfferKind::Phone { video, ipv6 } => phone(&mut plan, video, ipv6, policy, random),
         OfferKind::WebRtc {
             audio_slots,
             video_slots,
@@ -73,7 +73,7 @@ fn printed_alike(plan: &Plan) -> bool {
     plan.bundle.is_empty() && !plan.transports_in_use().any(|t| t.security.is_dtls())
 }
 
-fn phone(plan: &mut Plan, video: bool, policy: &Policy, random: &mut dyn Random) {
+fn phone(plan: &mut Plan, video: bool, ipv6: bool, policy: &Policy, random: &mut dyn Random) {
     let suite = phone_suite(policy).filter(|_| policy.require_srtp);
     let profile = match suite {
         Some(_) => Profile::Savp,
@@ -102,7 +102,7 @@ fn phone(plan: &mut Plan, video: bool, policy: &Policy, random: &mut dyn Random)
             rtcp_mux: false,
             remote: None,
             remote_rtcp_port: None,
-            ipv6: false,
+            ipv6,
         });
         let mut media = line(plan.media.len(), kind, &profile);
         media.transport = index;
