@@ -103,6 +103,7 @@ fn media(index: u32, kind: control::MediaKind, codec: control::Codec, ssrc: u32)
     let ext = |id, uri: &str| control::HeaderExtension {
         id,
         uri: uri.into(),
+        ..Default::default()
     };
     control::Media {
         index,

@@ -61,6 +61,7 @@ fn leg(source: u32) -> control::Leg {
         extensions: vec![control::HeaderExtension {
             id: 1,
             uri: "urn:ietf:params:rtp-hdrext:ssrc-audio-level".into(),
+            ..Default::default()
         }],
         ..Default::default()
     };

@@ -80,8 +80,17 @@ pub struct ExtensionIds {
 }
 
 impl ExtensionIds {
-    /// The ids of an m-line; unknown URIs and impossible ids are left out.
-    pub fn new(list: &[control::HeaderExtension]) -> Self {
+    /// What the participant may send on an m-line; unknown URIs and impossible ids are left out.
+    pub fn received(list: &[control::HeaderExtension]) -> Self {
+        Self::of(list.iter().filter(|e| !e.send_only))
+    }
+
+    /// What the participant may be sent on an m-line; likewise.
+    pub fn sent(list: &[control::HeaderExtension]) -> Self {
+        Self::of(list.iter().filter(|e| !e.receive_only))
+    }
+
+    fn of<'a>(list: impl Iterator<Item = &'a control::HeaderExtension>) -> Self {
         let mut by_kind = [0; KINDS];
         for e in list {
             if let (Some(kind), Ok(id @ 1..)) =
@@ -141,21 +150,35 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    fn extension(id: u32, uri: &str) -> control::HeaderExtension {
+        control::HeaderExtension {
+            id,
+            uri: uri.into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_extension_agreed_in_one_direction_is_used_in_that_one_only() {
+        let mut list = [
+            extension(1, "urn:3gpp:video-orientation"),
+            extension(2, "urn:ietf:params:rtp-hdrext:sdes:mid"),
+        ];
+        list[0].receive_only = true;
+        list[1].send_only = true;
+        let both = |ids: ExtensionIds| {
+            [ExtensionKind::VideoOrientation, ExtensionKind::Mid].map(|kind| ids.id(kind))
+        };
+        assert_eq!(both(ExtensionIds::received(&list)), [1, 0]);
+        assert_eq!(both(ExtensionIds::sent(&list)), [0, 2]);
+    }
+
     #[test]
     fn elements_are_found_by_kind_under_any_id() {
-        let ids = ExtensionIds::new(&[
-            control::HeaderExtension {
-                id: 14,
-                uri: "urn:ietf:params:rtp-hdrext:ssrc-audio-level".into(),
-            },
-            control::HeaderExtension {
-                id: 300,
-                uri: "urn:3gpp:video-orientation".into(),
-            },
-            control::HeaderExtension {
-                id: 5,
-                uri: "urn:unknown".into(),
-            },
+        let ids = ExtensionIds::received(&[
+            extension(14, "urn:ietf:params:rtp-hdrext:ssrc-audio-level"),
+            extension(300, "urn:3gpp:video-orientation"),
+            extension(5, "urn:unknown"),
         ]);
         assert_eq!(ids.id(ExtensionKind::AudioLevel), 14);
         assert_eq!(ids.id(ExtensionKind::VideoOrientation), 0);

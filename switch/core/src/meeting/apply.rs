@@ -325,7 +325,7 @@ impl Meeting {
             return None; // the caller drops the old one
         }
         let codecs = CodecList::new(&media.codecs);
-        let extensions = ExtensionIds::new(&media.extensions);
+        let extensions = ExtensionIds::received(&media.extensions);
         if let Some(index) = old
             && let Some(stream) = self.streams[index as usize].as_mut()
         {
@@ -406,7 +406,7 @@ impl Meeting {
             ssrc: described.ssrc,
             rtx_ssrc: described.rtx_ssrc,
             codecs: CodecList::new(&media.codecs),
-            extensions: ExtensionIds::new(&media.extensions),
+            extensions: ExtensionIds::sent(&media.extensions),
             mid: media.mid.as_bytes().into(),
         };
         if let Some(index) = old

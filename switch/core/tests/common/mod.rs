@@ -160,6 +160,7 @@ pub fn extension(id: u32, uri: &str) -> control::HeaderExtension {
     control::HeaderExtension {
         id,
         uri: uri.into(),
+        ..Default::default()
     }
 }
 
