@@ -66,7 +66,8 @@ pub struct Config {
     /// How long a guest's identity is good, seconds. A guest may register and call for so long; running calls go on.
     pub guest_lifetime: u32,
     /// Networks whose hosts are not asked for a password and may say who a call is from: gateways, other parts of
-    /// this cluster ("10.1.0.0/16"). Meeting managers of this cluster need no entry.
+    /// this cluster ("10.1.0.0/16"). Proxies that write a Path into their clients' registrations have to be in one
+    /// (RFC 3327); whatever that Path names, too. Meeting managers of this cluster need no entry.
     pub trusted_networks: Vec<String>,
     /// Load balancers in front of this registrar: their connections must begin with a PROXY protocol header (version 1
     /// or 2), which is believed. A balancer that sends none and has several addresses must send each client's connections

@@ -479,7 +479,7 @@ impl Core {
         self.is_in_trusted_network(hop) && !self.is_member(hop)
     }
 
-    fn is_in_trusted_network(&self, hop: &Hop) -> bool {
+    pub(crate) fn is_in_trusted_network(&self, hop: &Hop) -> bool {
         let ip = hop.remote.ip();
         self.settings.trusted.iter().any(|net| net.contains(&ip))
     }

@@ -130,11 +130,14 @@ impl Core {
         if *name != user {
             return Err(Refusal::new(403, "May Only Register Yourself"));
         }
+        let router = self.router();
+        let believed = |first: &sip::Uri| router.may_be_path(first);
         let context = Context {
             settings: &self.settings,
             tokens: &self.tokens,
             wall: self.wall,
             not_beyond,
+            believed: self.is_in_trusted_network(hop).then_some(&believed),
         };
         let aor = aor_of(&user, self.settings.domain());
         Register::read(message, hop, aor, &context)

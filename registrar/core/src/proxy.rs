@@ -400,9 +400,14 @@ impl Core {
         &mut self,
         now: Instant,
         id: ResolveId,
-        hosts: Vec<(Transport, SocketAddr)>,
+        mut hosts: Vec<(Transport, SocketAddr)>,
     ) {
-        match self.resolving.remove(&id) {
+        let waiting = self.resolving.remove(&id);
+        if let Some(Resolving::Branch(_, _, way) | Resolving::Ack(_, _, way)) = &waiting {
+            let router = self.router();
+            hosts.retain(|(_, address)| router.is_reached(way.reach, *address));
+        }
+        match waiting {
             Some(Resolving::Branch(key, branch, way)) => {
                 let Some(found) = self.branch_mut(key, branch).filter(|b| !b.done) else {
                     return;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use sip::header::NameAddr;
-use sip::{HeaderName, Hop, Message, Transport};
+use sip::{HeaderName, Hop, Message, Transport, Uri};
 
 use crate::Refusal;
 use crate::flow_token::{TokenKind, TokenMint};
@@ -65,6 +65,8 @@ pub(crate) struct Context<'a> {
     pub wall: Duration,
     /// A guest's registration ends with the guest.
     pub not_beyond: Option<u64>,
+    /// Whether a Path URI may lead calls away from here; `None`: it came from where none is believed.
+    pub believed: Option<&'a dyn Fn(&Uri) -> bool>,
 }
 
 fn q_value(text: Option<&str>) -> Option<u16> {
@@ -104,12 +106,19 @@ impl Register {
         let bad = |reason| Refusal::new(400, reason);
         let cseq = message.cseq().map_err(|_| bad("Malformed CSeq"))?.number;
         let contacts = message.contacts().map_err(|_| bad("Malformed Contact"))?;
-        let path: Vec<String> = message
+        let path = message
             .addresses(HeaderName::Path)
-            .map_err(|_| bad("Malformed Path"))?
-            .iter()
-            .map(|p| p.uri.to_string())
-            .collect();
+            .map_err(|_| bad("Malformed Path"))?;
+        // RFC 3327 §6: whoever writes the Path chooses where this user's calls go.
+        if let Some(first) = path.first() {
+            let believed = context.believed.ok_or_else(|| {
+                Refusal::new(403, "Path Is Taken From Proxies In Trusted Networks Only")
+            })?;
+            if !believed(&first.uri) {
+                return Err(Refusal::new(403, "Path Leads Out Of The Trusted Networks"));
+            }
+        }
+        let path: Vec<String> = path.iter().map(|p| p.uri.to_string()).collect();
         if path.iter().any(|p| p.len() > VALUE_MAX) {
             return Err(bad("Path Too Long"));
         }

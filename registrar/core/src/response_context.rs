@@ -380,12 +380,7 @@ mod tests {
     /// Two branches, 1 and 2, both with a client transaction.
     fn context(invite: bool) -> ResponseContext {
         let target = || Target {
-            ways: vec![Way {
-                request_uri: None,
-                routes: Vec::new(),
-                destination: Destination::Host(Host::default()),
-                side: Side::Inner,
-            }],
+            ways: vec![Way::to(Destination::Host(Host::default()), Side::Inner)],
         };
         let mut context = ResponseContext::new(invite, vec![vec![target(), target()]]);
         for id in context.next_group(60) {

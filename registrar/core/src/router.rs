@@ -56,6 +56,19 @@ pub(crate) struct Way {
     pub destination: Destination,
     /// Who is there.
     pub side: Side,
+    /// What a name on it may turn out to be.
+    pub reach: Reach,
+}
+
+/// Which addresses a request may go to, once a name is resolved: names are whoever's has them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reach {
+    /// Any.
+    All,
+    /// Those that users may call.
+    Users,
+    /// Those that a dialog which was let through to this host may go to.
+    Dialog(TokenHost),
 }
 
 /// Who is at the end of a way.
@@ -70,12 +83,20 @@ pub(crate) enum Side {
 }
 
 impl Way {
-    fn to(destination: Destination, side: Side) -> Self {
+    pub(crate) fn to(destination: Destination, side: Side) -> Self {
         Self {
             request_uri: None,
             routes: Vec::new(),
             destination,
             side,
+            reach: Reach::All,
+        }
+    }
+
+    fn outside(uri: Uri, reach: Reach) -> Self {
+        Self {
+            reach,
+            ..Self::to(Destination::Name(Box::new(uri)), Side::Outside)
         }
     }
 }
@@ -375,19 +396,34 @@ impl Router<'_> {
     /// Whether users may call a host: any where we relay, else those in trusted networks. Managers and registrars
     /// are reached by what they serve, never by address.
     fn is_open_to_users(&self, uri: &Uri) -> bool {
-        let Some(ip) = uri.ip() else {
-            return self.settings.relay;
-        };
-        !self.is_member_address(uri, ip) && (self.settings.relay || self.is_in_trusted_network(ip))
+        match uri.ip() {
+            Some(ip) => self.is_reached(Reach::Users, address_of(uri, ip)),
+            None => self.settings.relay,
+        }
     }
 
-    fn is_member_address(&self, uri: &Uri, ip: IpAddr) -> bool {
-        let default = uri.transport().map_or(5060, Transport::default_port);
-        let address = SocketAddr::new(ip, uri.port.unwrap_or(default));
-        self.members
-            .values()
-            .flat_map(|m| &m.sip)
-            .any(|(_, a)| *a == address)
+    /// Whether an address is within a reach.
+    pub(crate) fn is_reached(&self, reach: Reach, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let within = match reach {
+            Reach::All => return true,
+            Reach::Users => self.settings.relay || self.is_in_trusted_network(ip),
+            Reach::Dialog(host) => {
+                let mut trusted = self.settings.trusted.iter();
+                ip == host.address
+                    || !self.is_in_trusted_network(ip)
+                    || trusted.any(|net| net.contains(&ip) && net.contains(&host.address))
+            }
+        };
+        let mut members = self.members.values().flat_map(|m| &m.sip);
+        within && !members.any(|(_, a)| *a == SocketAddr::new(ip, address.port()))
+    }
+
+    /// Whether calls may go to this first URI of a Path. What a name stands for is looked at once it is resolved.
+    pub(crate) fn may_be_path(&self, first: &Uri) -> bool {
+        first
+            .ip()
+            .is_none_or(|ip| self.is_reached(Reach::Users, address_of(first, ip)))
     }
 
     fn is_in_trusted_network(&self, ip: IpAddr) -> bool {
@@ -402,10 +438,11 @@ impl Router<'_> {
             let name = uri.param("maddr").unwrap_or(&uri.host);
             return self.settings.relay || host.is_named(name);
         };
-        let mut trusted = self.settings.trusted.iter();
-        let is_near = trusted.any(|net| net.contains(&ip) && net.contains(&host.address));
-        let relayed = self.settings.relay && !self.is_in_trusted_network(ip);
-        !self.is_member_address(uri, ip) && (ip == host.address || is_near || relayed)
+        let known = ip == host.address || self.settings.relay || {
+            let mut trusted = self.settings.trusted.iter();
+            trusted.any(|net| net.contains(&ip) && net.contains(&host.address))
+        };
+        known && self.is_reached(Reach::Dialog(*host), address_of(uri, ip))
     }
 
     fn to_foreign_route(
@@ -418,10 +455,7 @@ impl Router<'_> {
             return refuse(400, "Malformed Route");
         };
         if self.may_go_to(&address.uri, identity, outside) {
-            one(Way::to(
-                Destination::Name(Box::new(address.uri)),
-                Side::Outside,
-            ))
+            one(Way::outside(address.uri, reach_of(identity, outside)))
         } else {
             refuse(403, "Route Through Other Hosts Not Allowed")
         }
@@ -429,10 +463,7 @@ impl Router<'_> {
 
     fn to_foreign(&self, uri: &Uri, identity: &Identity, outside: Option<TokenHost>) -> Decision {
         if self.may_go_to(uri, identity, outside) {
-            return one(Way::to(
-                Destination::Name(Box::new(uri.clone())),
-                Side::Outside,
-            ));
+            return one(Way::outside(uri.clone(), reach_of(identity, outside)));
         }
         match identity {
             Identity::User { .. } | Identity::Guest { .. } => {
@@ -520,29 +551,34 @@ impl Router<'_> {
         let request_uri = Some(target_of(&binding.contact));
         if let Some(flow) = &binding.flow {
             let token = self.tokens.open(&flow.token)?;
+            // Only a proxy that was trusted has a Path to go by; the record may be older than that rule.
+            let proxy = token.flow?.remote.ip();
+            let path = match self.is_in_trusted_network(proxy) {
+                true => binding.path.as_slice(),
+                false => &[],
+            };
             if self.tokens.is_own_node(&token) {
+                let hop = self.hop_of_binding(&token, binding)?;
                 return Some(Way {
                     request_uri,
-                    routes: binding.path.clone(),
-                    destination: Destination::Flow(self.hop_of_binding(&token, binding)?),
-                    side: Side::Client,
+                    routes: path.to_vec(),
+                    ..Way::to(Destination::Flow(hop), Side::Client)
                 });
             }
+            let edge = Uri::parse(&flow.edge).ok()?;
             let mut routes = vec![flow.edge.clone()];
-            routes.extend(binding.path.iter().cloned());
+            routes.extend_from_slice(path);
             return Some(Way {
                 request_uri,
                 routes,
-                destination: Destination::Name(Box::new(Uri::parse(&flow.edge).ok()?)),
-                side: Side::Inner,
+                ..Way::to(Destination::Name(Box::new(edge)), Side::Inner)
             });
         }
-        let first = binding.path.first()?;
-        Some(Way {
+        let first = Uri::parse(binding.path.first()?).ok()?;
+        self.may_be_path(&first).then(|| Way {
             request_uri,
             routes: binding.path.clone(),
-            destination: Destination::Name(Box::new(Uri::parse(first).ok()?)),
-            side: Side::Outside,
+            ..Way::outside(first, Reach::Users)
         })
     }
 
@@ -658,6 +694,20 @@ fn target_of(contact: &str) -> String {
             uri.to_string()
         }
         _ => contact.to_owned(),
+    }
+}
+
+fn address_of(uri: &Uri, ip: IpAddr) -> SocketAddr {
+    let default = uri.transport().map_or(5060, Transport::default_port);
+    SocketAddr::new(ip, uri.port.unwrap_or(default))
+}
+
+/// What a name may turn out to be, for a sender that may call it.
+fn reach_of(identity: &Identity, outside: Option<TokenHost>) -> Reach {
+    match (identity, outside) {
+        (Identity::Trusted, _) => Reach::All,
+        (Identity::Dialog, Some(host)) => Reach::Dialog(host),
+        _ => Reach::Users,
     }
 }
 

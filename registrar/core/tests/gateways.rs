@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Request, World, answer, caller_routes, hop, in_dialog};
+use common::{Request, World, answer, caller_routes, hop, in_dialog, trusting, udp};
 use sip::{HeaderName, Hop, Transport};
 
 #[test]
@@ -135,4 +135,45 @@ fn gateway_that_is_known_by_its_name_hears_that_its_call_has_ended() {
     let bye = in_dialog("BYE", "sip:+49@other.example", bob, &routes, 650);
     world.deliver(bob, bye.message());
     world.take_status(404);
+}
+
+#[test]
+fn callee_outside_gets_to_no_gateway_by_a_name_of_its_own() {
+    let mut world = World::with(|s| {
+        trusting(s);
+        s.relay = true;
+    });
+    let at = hop(Transport::Wss, 1, 40_000);
+    let resolve = |world: &mut World, address: &str| {
+        let (id, _) = world.resolves.pop_front().expect("a look-up");
+        let hosts = vec![(Transport::Udp, address.parse().expect("address"))];
+        world.core.handle_resolved(world.now, world.wall, id, hosts);
+        world.pump();
+    };
+    world.invite("alice", at, "sip:x@elsewhere.example");
+    resolve(&mut world, "198.51.100.66:5060");
+    let invite = world.take().message;
+    let answered = [(HeaderName::Contact, "<sip:x@elsewhere.example>")];
+    world.deliver(udp(66), answer(&invite, 200, &answered));
+    world.take_status(200);
+    let routes: Vec<String> = invite
+        .values(HeaderName::RecordRoute)
+        .map(str::to_owned)
+        .collect();
+    for (n, (uri, address, status)) in (660..).zip([
+        ("sip:y@elsewhere.example", "198.51.100.67:5060", None),
+        ("sip:y@other.example", "198.51.100.67:5060", None),
+        (
+            "sip:+1900@elsewhere.example",
+            "203.0.113.50:5060",
+            Some(500),
+        ),
+        ("sip:+1900@other.example", "203.0.113.50:5060", Some(500)),
+    ]) {
+        let again = in_dialog("INVITE", uri, udp(66), &routes[..1], n);
+        world.deliver(udp(66), again.message());
+        resolve(&mut world, address);
+        let sent = world.take().message;
+        assert_eq!(sent.status().map(|s| s.get()), status, "{uri} at {address}");
+    }
 }

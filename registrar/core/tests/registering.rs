@@ -3,7 +3,8 @@
 mod common;
 
 use common::{
-    DOMAIN, Request, WALL, World, answer, hop, in_dialog, member_hop, settings, text, udp,
+    DOMAIN, Request, WALL, World, answer, hop, in_dialog, member_hop, proxy, settings, text,
+    trusting, udp,
 };
 use registrar_core::{Settings, StoreReply, User};
 use sip::{FlowId, HeaderName, Hop, Transport};
@@ -339,13 +340,13 @@ fn contact_named_twice_in_one_request_is_no_disorder() {
 
 #[test]
 fn longest_path_that_is_stored_is_held_to() {
-    let mut world = World::new();
+    let mut world = World::with(trusting);
     for (user, status) in [("p".repeat(900), 200), ("p".repeat(1100), 400)] {
-        let mut request = world.register_request("alice", udp(1), "<sip:a@198.51.100.1>");
+        let mut request = world.register_request("alice", proxy(1), "<sip:a@198.51.100.1>");
         request
             .headers
             .push(format!("Path: <sip:{user}@p1.example.net;lr>"));
-        world.authenticated(udp(1), "alice", "secret", &request);
+        world.authenticated(proxy(1), "alice", "secret", &request);
         world.take_status(status);
     }
 }
@@ -443,30 +444,30 @@ fn gruus_of_an_ipv6_domain_are_uris() {
 
 #[test]
 fn outbound_over_a_first_hop_that_does_not_keep_flows_is_439() {
-    let mut world = World::new();
-    let mut request = world.register_request("alice", udp(1), BROWSER);
+    let mut world = World::with(trusting);
+    let mut request = world.register_request("alice", proxy(1), BROWSER);
     request
         .headers
         .push("Via: SIP/2.0/UDP 10.1.1.1;branch=z9hG4bKinner".into());
     request.headers.push("Path: <sip:p1.example.net;lr>".into());
-    world.authenticated(udp(1), "alice", "secret", &request);
+    world.authenticated(proxy(1), "alice", "secret", &request);
     world.take_status(439);
     let mut with_ob = request.clone();
     with_ob.call_id = "another".into();
     let last = with_ob.headers.len() - 1;
     with_ob.headers[last] = "Path: <sip:p1.example.net;lr;ob>".into();
-    world.authenticated(udp(1), "alice", "secret", &with_ob);
+    world.authenticated(proxy(1), "alice", "secret", &with_ob);
     world.take_status(200);
 }
 
 #[test]
 fn path_is_kept_and_given_back_and_service_route_names_this_edge() {
-    let mut world = World::new();
-    let mut request = world.register_request("alice", udp(1), "<sip:a@10.1.1.1>");
+    let mut world = World::with(trusting);
+    let mut request = world.register_request("alice", proxy(1), "<sip:a@10.1.1.1>");
     request
         .headers
         .push("Path: <sip:p1.example.net;lr>, <sip:p2.example.net;lr>".into());
-    world.authenticated(udp(1), "alice", "secret", &request);
+    world.authenticated(proxy(1), "alice", "secret", &request);
     let ok = world.take_status(200);
     let path: Vec<&str> = ok.values(HeaderName::Path).collect();
     assert_eq!(path, ["<sip:p1.example.net;lr>", "<sip:p2.example.net;lr>"]);

@@ -570,34 +570,6 @@ fn guest_and_stranger_reach_no_gateway_and_no_manager_by_address() {
 }
 
 #[test]
-fn path_of_a_binding_becomes_the_route_and_a_strict_one_the_request_uri() {
-    let mut world = World::new();
-    for (n, (lr, uri)) in [(";lr", "sip:bob@10.2.2.2"), ("", "sip:10.1.1.1")]
-        .into_iter()
-        .enumerate()
-    {
-        let n = u8::try_from(n).expect("small");
-        let mut request = world.register_request("bob", udp(2), "<sip:bob@10.2.2.2>");
-        request.call_id = format!("path-{n}");
-        request
-            .headers
-            .push("Via: SIP/2.0/UDP 10.2.2.2;branch=z9hG4bKphone".into());
-        request.headers.push(format!("Path: <sip:10.1.1.1{lr}>"));
-        world.authenticated(udp(2), "bob", "secret", &request);
-        world.take_status(200);
-        world.invite("alice", udp(1), "sip:bob@example.org");
-        let sent = world.take();
-        assert_eq!(
-            sent.hop.remote,
-            "10.1.1.1:5060".parse::<SocketAddr>().expect("address")
-        );
-        assert_eq!(sent.message.request_uri(), uri, "{}", text(&sent.message));
-        assert_eq!(sent.message.values(HeaderName::Route).count(), 1);
-        world.sent.clear();
-    }
-}
-
-#[test]
 fn invented_route_token_is_no_way_in() {
     let mut world = World::new().with_members();
     let client = hop(Transport::Wss, 1, 40_000);

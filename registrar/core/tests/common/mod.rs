@@ -124,6 +124,19 @@ pub fn hop(transport: Transport, n: u8, port: u16) -> Hop {
     }
 }
 
+/// A proxy in a network that [`trusting`] trusts: UDP from 203.0.113.`n`:5060.
+pub fn proxy(n: u8) -> Hop {
+    Hop {
+        remote: SocketAddr::from(([203, 0, 113, n], 5060)),
+        ..udp(n)
+    }
+}
+
+/// For [`World::with`]: trusts the network of [`proxy`].
+pub fn trusting(settings: &mut Settings) {
+    settings.trusted = vec!["203.0.113.0/24".parse().expect("a net")];
+}
+
 /// The meeting managers' hop.
 pub fn member_hop(n: u8) -> Hop {
     Hop {
