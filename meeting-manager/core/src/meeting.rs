@@ -453,19 +453,14 @@ impl Meeting {
     ) {
         let ours = match user {
             DialogUser::Participant(id) => {
-                self.with_participant(sh, now, id, |p, cx| p.on_stored(cx, result))
+                let ours = self.with_participant(sh, now, id, |p, cx| p.on_stored(cx, result));
+                if ours == Some(true) {
+                    self.on_mirrored(sh, now, id);
+                }
+                ours
             }
             DialogUser::Subscription(id) => {
-                let Some(subscription) = self.subscriptions.get_mut(id) else {
-                    return;
-                };
-                let mut cx = SubCx {
-                    now,
-                    sh,
-                    roster: &self.roster,
-                    facts: &self.facts,
-                };
-                Some(subscription.on_stored(&mut cx, result))
+                self.with_subscription(sh, now, id, |s, cx, dialog| s.on_stored(cx, dialog, result))
             }
         };
         if ours == Some(false) {
@@ -518,6 +513,12 @@ impl Meeting {
         }
         for waiting in self.take_waiting() {
             sh.refuse_entry(now, waiting.key, &waiting.request, &why);
+        }
+        let ids: Vec<SubscriptionId> = self.subscriptions.keys().cloned().collect();
+        for id in ids {
+            self.with_subscription(sh, now, &id, |s, cx, dialog| {
+                s.refuse_asked(cx, dialog, &why);
+            });
         }
         self.link.forget(sh);
         self.state = State::Over;

@@ -108,6 +108,14 @@ enum Write {
     Delete,
 }
 
+/// Numbers of changes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mirrors {
+    latest: u64,
+    writing: u64,
+    durable: u64,
+}
+
 /// What still has to end before a participant is gone.
 #[derive(Clone, Copy, Debug, Default)]
 struct Release {
@@ -173,7 +181,9 @@ pub(crate) struct Participant {
     /// The switch hears it.
     pub(crate) connected: bool,
     /// Subscriptions that share the dialog, for the record.
-    pub(crate) subscriptions: Vec<SubscriptionState>,
+    subscriptions: Vec<SubscriptionState>,
+    /// How often these changed: by now, in the record that is being written, in the one that is durable.
+    mirrors: Mirrors,
     /// BYE waits for the ACK (RFC 3261 §15), with this Reason.
     pub(crate) bye_waits: Option<&'static str>,
     /// Our 2xx that waits for its ACK, for the record.
@@ -226,6 +236,7 @@ impl Participant {
             legless_since: None,
             connected: false,
             subscriptions: Vec::new(),
+            mirrors: Mirrors::default(),
             bye_waits: None,
             unacknowledged: None,
             stored_unacknowledged: false,
@@ -339,6 +350,20 @@ impl Participant {
         }
     }
 
+    /// The subscriptions that share the dialog are these now: writes the record. Comes back with the number of this
+    /// change.
+    pub(crate) fn mirror(&mut self, cx: &mut Cx<'_>, states: Vec<SubscriptionState>) -> u64 {
+        self.subscriptions = states;
+        self.mirrors.latest += 1;
+        self.write_upkeep(cx);
+        self.mirrors.latest
+    }
+
+    /// Up to which change of the subscriptions the record is durable, and whether it is being written.
+    pub(crate) fn mirrored(&self) -> (u64, bool) {
+        (self.mirrors.durable, self.writing.is_some())
+    }
+
     /// CSeqs have been used since the record was written: writes it before they exceed the reserve.
     pub(crate) fn on_cseq_used(&mut self, cx: &mut Cx<'_>) {
         if self.dialog.local_cseq >= self.stored_cseq.saturating_add(CSEQ_RESERVE / 2) {
@@ -378,6 +403,7 @@ impl Participant {
                 Known::Uncertain => {}
             }
             self.stored_cseq = self.dialog.local_cseq;
+            self.mirrors.writing = self.mirrors.latest;
             self.on_record_made(cx, &record);
             txn.ops.push(Op::Put(key, to_bytes(&record), None));
         }
@@ -402,6 +428,7 @@ impl Participant {
                 self.known = if write == Write::Delete {
                     Known::Absent
                 } else {
+                    self.mirrors.durable = self.mirrors.writing;
                     Known::At(revision)
                 };
                 true

@@ -1,14 +1,17 @@
 //! A subscription to the conference event package (RFC 6665, RFC 4575), in the INVITE dialog or one of its own.
 //!
 //! ```text
-//!   SUBSCRIBE: 200, NOTIFY full       refresh: 200, NOTIFY full
-//!  ───────────────► Active ◄────────────────────────────────────┐
-//!                     │ └───────────────────────────────────────┘
-//!                     │ Expires 0, not refreshed, meeting over: NOTIFY terminated
-//!                     │ NOTIFY refused (481) or not answered
-//!                     ▼
-//!                   Ending ──── its record is deleted ───► Gone
+//!   SUBSCRIBE          record is durable: 200, NOTIFY full
+//!  ───────────► Storing ───────────► Active ◄──────────────┐
+//!                  │ no record: 503    │ └─────────────────┘ refresh: recorded, 200, NOTIFY full
+//!                  ▼                   │
+//!          Gone, or Ending             │ Expires 0, not refreshed, meeting over: NOTIFY terminated
+//!                                      │ NOTIFY refused (481) or not answered
+//!                                      ▼
+//!                                    Ending ──── its record is deleted ───► Gone
 //! ```
+//!
+//! The record of one in the INVITE dialog is the participant's: `watchers.rs` tells when that is durable.
 //!
 //! One NOTIFY at a time is under way, and none is queued: when it is answered the next one tells what
 //! differs by then from what the subscriber knows. A long list goes out in parts (see `conference_info`).
@@ -58,6 +61,9 @@ const DATAGRAM_ROOM: usize = 4_096;
 /// Where a list is fetched with one NOTIFY, and no second one may follow: below the 64 kB that everybody takes.
 const FETCH_ROOM: usize = 49_152;
 
+/// Retry-After where the record could not be written.
+const RETRY_UNRECORDED: Duration = Duration::from_secs(5);
+
 /// Longest Event id kept, bytes.
 const MAX_EVENT_ID: usize = 64;
 
@@ -73,6 +79,8 @@ pub(crate) enum Holder {
 /// Where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
+    /// Its first SUBSCRIBE waits for the record.
+    Storing,
     Active,
     Ending,
     Gone,
@@ -138,6 +146,16 @@ pub(crate) struct SubCx<'a> {
     pub(crate) facts: &'a Facts,
 }
 
+/// A SUBSCRIBE that is answered when the record is durable.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    key: ServerKey,
+    request: Message,
+    expires: Duration,
+    /// Which change of the participant's record tells of it, where the dialog is the participant's.
+    pub(crate) mirrored: u64,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Subscription {
@@ -146,6 +164,7 @@ pub(crate) struct Subscription {
     pub(crate) holder: Holder,
     pub(crate) state: State,
     expires_at: Instant,
+    pub(crate) asked: Option<Asked>,
     /// A NOTIFY is under way.
     notifying: bool,
     /// It could not take the last one, and waits.
@@ -158,7 +177,8 @@ pub(crate) struct Subscription {
     telling: Option<(Arc<Conference>, Option<Reached>)>,
     stored: bool,
     writing: bool,
-    write_again: bool,
+    /// It ended while its record was being written.
+    delete_next: bool,
 }
 
 impl Subscription {
@@ -172,8 +192,9 @@ impl Subscription {
             id,
             event_id,
             holder,
-            state: State::Active,
+            state: State::Storing,
             expires_at: now,
+            asked: None,
             notifying: false,
             waiting: false,
             version: 0,
@@ -181,7 +202,7 @@ impl Subscription {
             telling: None,
             stored: false,
             writing: false,
-            write_again: false,
+            delete_next: false,
         }
     }
 
@@ -196,6 +217,7 @@ impl Subscription {
         Self {
             expires_at,
             version,
+            state: State::Active,
             stored: own,
             ..Self::new(state.id.clone(), state.event_id.clone(), holder, expires_at)
         }
@@ -212,7 +234,14 @@ impl Subscription {
         TimerKey::Subscription(cx.facts.id.clone(), self.id.clone(), timer)
     }
 
-    /// A SUBSCRIBE, the first or another one: 200, then the whole list.
+    /// It has not ended.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.state, State::Storing | State::Active)
+    }
+
+    /// A SUBSCRIBE, the first or another one. `true`: it is answered when the record is durable, by
+    /// [`Self::on_recorded`] or [`Self::on_unrecorded`].
+    #[must_use]
     pub(crate) fn on_subscribe(
         &mut self,
         cx: &mut SubCx<'_>,
@@ -220,22 +249,74 @@ impl Subscription {
         key: ServerKey,
         request: &Message,
         wish: &Wish,
-    ) {
-        self.expires_at = cx.now + wish.expires;
-        let mut response = dialog.response(request, StatusCode::of(200), None);
-        response.set(HeaderName::Expires, wish.expires.as_secs().to_string());
-        response.set(HeaderName::AllowEvents, EVENT);
-        cx.sh.respond(cx.now, key, response);
+    ) -> bool {
+        if self.asked.is_some() {
+            let why = Refusal::overlapping(&mut cx.sh.rng);
+            cx.sh.refuse_in(cx.now, key, dialog, request, &why);
+            return false;
+        }
         if wish.expires.is_zero() {
+            self.state = State::Active;
+            self.expires_at = cx.now;
+            self.grant(cx, dialog, key, request, wish.expires);
             let room = room(dialog, FETCH_ROOM);
             let full = conference_info::part(None, cx.roster.published(), None, room);
             self.end(cx, dialog, "timeout", full.map(|part| part.document));
-            return;
+            return false;
         }
-        let timer = self.timer(cx, SubscriptionTimer::Expiry);
-        cx.sh.timers.set(timer, self.expires_at);
-        self.notify_full(cx, dialog);
+        self.asked = Some(Asked {
+            key,
+            request: request.clone(),
+            expires: wish.expires,
+            mirrored: 0,
+        });
         self.write(cx, dialog);
+        true
+    }
+
+    fn grant(
+        &self,
+        cx: &mut SubCx<'_>,
+        dialog: &Dialog,
+        key: ServerKey,
+        request: &Message,
+        expires: Duration,
+    ) {
+        let mut response = dialog.response(request, StatusCode::of(200), None);
+        response.set(HeaderName::Expires, expires.as_secs().to_string());
+        response.set(HeaderName::AllowEvents, EVENT);
+        cx.sh.respond(cx.now, key, response);
+    }
+
+    /// The SUBSCRIBE that waits is in a durable record: 200, then the whole list.
+    pub(crate) fn on_recorded(&mut self, cx: &mut SubCx<'_>, dialog: &mut Dialog) {
+        let Some(asked) = self.asked.take() else {
+            return;
+        };
+        self.state = State::Active;
+        self.expires_at = cx.now + asked.expires;
+        self.grant(cx, dialog, asked.key, &asked.request, asked.expires);
+        self.arm(cx);
+        self.notify_full(cx, dialog);
+    }
+
+    /// The store did not take the record: a first SUBSCRIBE comes to nothing, another one changes nothing.
+    pub(crate) fn on_unrecorded(&mut self, cx: &mut SubCx<'_>, dialog: &mut Dialog) {
+        let why = Refusal::unavailable("The subscription could not be recorded", RETRY_UNRECORDED);
+        self.refuse_asked(cx, dialog, &why);
+        match self.state {
+            State::Storing => self.drop_silently(cx),
+            State::Active if self.expires_at <= cx.now => self.on_expired(cx, dialog),
+            _ => {}
+        }
+    }
+
+    /// The SUBSCRIBE that waits, if one does, comes to nothing.
+    pub(crate) fn refuse_asked(&mut self, cx: &mut SubCx<'_>, dialog: &Dialog, why: &Refusal) {
+        if let Some(asked) = self.asked.take() {
+            cx.sh
+                .refuse_in(cx.now, asked.key, dialog, &asked.request, why);
+        }
     }
 
     /// The whole list, now or when the NOTIFY under way is answered.
@@ -345,7 +426,11 @@ impl Subscription {
                 let timer = self.timer(cx, SubscriptionTimer::Notify);
                 cx.sh.timers.set(timer, cx.now + wait.min(MAX_NOTIFY_RETRY));
             }
-            Answer::Response(..) | Answer::None => self.drop_silently(cx),
+            Answer::Response(..) | Answer::None => {
+                let over = Refusal::new(481, "This subscription is over");
+                self.refuse_asked(cx, dialog, &over);
+                self.drop_silently(cx);
+            }
         }
     }
 
@@ -355,8 +440,11 @@ impl Subscription {
         self.go_on(cx, dialog);
     }
 
-    /// It was not refreshed in time.
+    /// It was not refreshed in time; a refresh that waits for the record came in time.
     pub(crate) fn on_expired(&mut self, cx: &mut SubCx<'_>, dialog: &mut Dialog) {
+        if self.asked.is_some() {
+            return;
+        }
         self.end(cx, dialog, "timeout", None);
     }
 
@@ -368,8 +456,15 @@ impl Subscription {
         reason: &str,
         document: Option<Document>,
     ) {
-        if self.state != State::Active {
-            return;
+        let over = Refusal::new(481, "This subscription is over");
+        self.refuse_asked(cx, dialog, &over);
+        match self.state {
+            State::Active => {}
+            State::Storing => {
+                self.drop_silently(cx);
+                return;
+            }
+            State::Ending | State::Gone => return,
         }
         let state = format!("terminated;reason={reason}");
         self.send(cx, dialog, &state, document.as_ref(), Purpose::Farewell);
@@ -386,7 +481,7 @@ impl Subscription {
         self.telling = None;
         self.state = State::Ending;
         if self.writing {
-            self.write_again = true;
+            self.delete_next = true;
         } else {
             self.delete(cx);
         }
@@ -396,7 +491,10 @@ impl Subscription {
 
     /// As the record has it.
     pub(crate) fn snapshot(&self, sh: &Shared, now: Instant) -> SubscriptionState {
-        let left = self.expires_at.saturating_duration_since(now);
+        let left = match &self.asked {
+            Some(asked) => asked.expires,
+            None => self.expires_at.saturating_duration_since(now),
+        };
         let unix = sh.unix_ms(now);
         SubscriptionState {
             id: self.id.clone(),
@@ -409,10 +507,6 @@ impl Subscription {
 
     fn write(&mut self, cx: &mut SubCx<'_>, dialog: &Dialog) {
         if matches!(self.holder, Holder::Participant(_)) {
-            return;
-        }
-        if self.writing {
-            self.write_again = true;
             return;
         }
         let record = DialogRecord::Subscription(Box::new(SubscriptionRecord {
@@ -450,28 +544,30 @@ impl Subscription {
         );
     }
 
-    /// A write or deletion ended. `false`: the meeting is no longer ours.
+    /// A write or deletion of its own record ended. `false`: the meeting is no longer ours.
     #[must_use]
     pub(crate) fn on_stored(
         &mut self,
         cx: &mut SubCx<'_>,
+        dialog: &mut Dialog,
         result: Result<Stored, StoreFailure>,
     ) -> bool {
         self.writing = false;
         if result == Ok(Stored::Conflict) {
             return false;
         }
-        let again = std::mem::take(&mut self.write_again);
-        match (self.state, result.is_ok()) {
-            (State::Active, _) => {
-                if again && let Holder::Own(dialog) = &self.holder {
-                    let dialog = dialog.clone();
-                    self.write(cx, &dialog);
+        let delete = std::mem::take(&mut self.delete_next);
+        match (self.state, result) {
+            (State::Storing | State::Active, Ok(_)) => self.on_recorded(cx, dialog),
+            (State::Storing | State::Active, Err(failure)) => {
+                if self.state == State::Storing && failure == StoreFailure::Unavailable {
+                    self.stored = false;
                 }
+                self.on_unrecorded(cx, dialog);
             }
-            (_, _) if again => self.delete(cx),
-            (_, true) => self.state = State::Gone,
-            (_, false) => {
+            (_, _) if delete => self.delete(cx),
+            (_, Ok(_)) => self.state = State::Gone,
+            (_, Err(_)) => {
                 let timer = self.timer(cx, SubscriptionTimer::Delete);
                 cx.sh.timers.set(timer, cx.now + DELETE_RETRY);
             }

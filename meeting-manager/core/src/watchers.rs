@@ -91,7 +91,7 @@ impl Meeting {
         let subscription = Subscription::new(id.clone(), wish.event_id.clone(), holder, now);
         self.subscriptions.insert(id.clone(), subscription);
         self.with_subscription(sh, now, &id, |s, cx, dialog| {
-            s.on_subscribe(cx, dialog, waiting.key, &waiting.request, &wish);
+            s.on_subscribe(cx, dialog, waiting.key, &waiting.request, &wish)
         });
     }
 
@@ -134,7 +134,7 @@ impl Meeting {
             .subscriptions
             .values()
             .filter(shared)
-            .find(|s| s.state == subscription::State::Active && s.event_id == wish.event_id)
+            .find(|s| s.is_live() && s.event_id == wish.event_id)
             .map(|s| s.id.clone());
         let sub = match known {
             Some(sub) => sub,
@@ -154,29 +154,61 @@ impl Meeting {
                 sub
             }
         };
-        self.with_subscription(sh, now, &sub, |s, cx, dialog| {
-            s.on_subscribe(cx, dialog, key, request, &wish);
+        let waits = self.with_subscription(sh, now, &sub, |s, cx, dialog| {
+            s.on_subscribe(cx, dialog, key, request, &wish)
         });
-        self.mirror_subscriptions(sh, now, id);
+        let mirrored = self.mirror_subscriptions(sh, now, id);
+        if waits == Some(true) {
+            if let Some(asked) = self
+                .subscriptions
+                .get_mut(&sub)
+                .and_then(|s| s.asked.as_mut())
+            {
+                asked.mirrored = mirrored;
+            }
+            // Where nothing is written nothing will be reported.
+            self.on_mirrored(sh, now, id);
+        }
     }
 
-    /// The participant's record tells of the subscriptions that share its dialog.
-    pub(crate) fn mirror_subscriptions(
-        &mut self,
-        sh: &mut Shared,
-        now: Instant,
-        id: &ParticipantId,
-    ) {
+    /// The participant's record tells of the subscriptions that share its dialog. Comes back with the number of this
+    /// change of it.
+    fn mirror_subscriptions(&mut self, sh: &mut Shared, now: Instant, id: &ParticipantId) -> u64 {
         let states = self
             .subscriptions
             .values()
-            .filter(|s| s.participant() == Some(id) && s.state == subscription::State::Active)
+            .filter(|s| s.participant() == Some(id) && s.is_live())
             .map(|s| s.snapshot(sh, now))
             .collect();
-        self.with_participant(sh, now, id, |p, cx| {
-            p.subscriptions = states;
-            p.write_upkeep(cx);
-        });
+        let change = self.with_participant(sh, now, id, |p, cx| p.mirror(cx, states));
+        change.unwrap_or_default()
+    }
+
+    /// A participant's record may have become durable, or not: who waits for it to tell of a subscription is answered.
+    pub(crate) fn on_mirrored(&mut self, sh: &mut Shared, now: Instant, id: &ParticipantId) {
+        let Some((durable, writing)) = self.participants.get(id).map(Participant::mirrored) else {
+            return;
+        };
+        let waiting: Vec<(SubscriptionId, u64)> = self
+            .subscriptions
+            .values()
+            .filter(|s| s.participant() == Some(id))
+            .filter_map(|s| Some((s.id.clone(), s.asked.as_ref()?.mirrored)))
+            .collect();
+        let mut failed = false;
+        for (sub, change) in waiting {
+            self.with_subscription(sh, now, &sub, |s, cx, dialog| {
+                if change <= durable {
+                    s.on_recorded(cx, dialog);
+                } else if !writing {
+                    s.on_unrecorded(cx, dialog);
+                    failed = true;
+                }
+            });
+        }
+        if failed {
+            self.mirror_subscriptions(sh, now, id);
+        }
     }
 
     pub(crate) fn on_resubscribe(
@@ -189,7 +221,7 @@ impl Meeting {
     ) {
         let config = sh.config.subscription;
         self.with_subscription(sh, now, id, |s, cx, dialog| {
-            let outcome = if s.state != subscription::State::Active {
+            let outcome = if !s.is_live() {
                 Err(Refusal::new(481, "This subscription is over"))
             } else if *request.method() == sip::Method::Subscribe {
                 dialog
@@ -207,7 +239,9 @@ impl Meeting {
                 Err(Refusal::new(481, "There is no call in this dialog"))
             };
             match outcome {
-                Ok(wish) => s.on_subscribe(cx, dialog, key, request, &wish),
+                Ok(wish) => {
+                    let _ = s.on_subscribe(cx, dialog, key, request, &wish);
+                }
                 Err(why) => cx.sh.refuse_in(now, key, dialog, request, &why),
             }
         });
@@ -218,7 +252,7 @@ impl Meeting {
         let leaving: Vec<SubscriptionId> = self
             .subscriptions
             .values()
-            .filter(|s| s.state == subscription::State::Active)
+            .filter(|s| s.is_live())
             .filter(|s| {
                 s.participant().is_some_and(|id| {
                     self.participants
@@ -236,11 +270,7 @@ impl Meeting {
     }
 
     pub(crate) fn end_subscriptions(&mut self, sh: &mut Shared, now: Instant) {
-        if self
-            .subscriptions
-            .values()
-            .all(|s| s.state != subscription::State::Active)
-        {
+        if self.subscriptions.values().all(|s| !s.is_live()) {
             return;
         }
         let document = self.roster.end();
