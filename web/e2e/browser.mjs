@@ -105,33 +105,77 @@ export class Browser {
     }, on);
   }
 
-  /** Per audio slot: CSRC now and energy gathered so far; per video slot: CSRC, frames decoded and mean colour. */
+  /** Per slot: CSRC now and, of pictures, the mean colour. Asks for no statistics, which are dear. */
   async look() {
-    return this.page.evaluate(async () => {
-      const { pc } = window.rostrum;
-      const stats = await pc.getStats();
+    return this.page.evaluate(() => {
       const out = { audio: [], video: [] };
-      for (const t of pc.getTransceivers()) {
-        const kind = t.receiver.track.kind;
-        const newest = t.receiver.getContributingSources().reduce((a, b) => (!a || b.timestamp > a.timestamp ? b : a), undefined);
-        let report;
-        stats.forEach((s) => {
-          if (s.type === "inbound-rtp" && s.mid === t.mid) report = s;
-        });
-        const slot = { csrc: newest?.source ?? 0, energy: report?.totalAudioEnergy ?? 0, frames: report?.framesDecoded ?? 0 };
-        if (kind === "video") {
-          const video = document.querySelector(`#video-${out.video.length}`);
-          if (video && video.videoWidth > 0) {
-            const canvas = (window.probe ??= Object.assign(document.createElement("canvas"), { width: 1, height: 1 }));
-            const context = canvas.getContext("2d", { willReadFrequently: true });
-            context.drawImage(video, 0, 0, 1, 1);
-            slot.colour = [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
-          }
+      for (const { receiver } of window.rostrum.pc.getTransceivers()) {
+        const newest = receiver.getContributingSources().reduce((a, b) => (!a || b.timestamp > a.timestamp ? b : a), undefined);
+        const slot = { csrc: newest?.source ?? 0 };
+        const slots = out[receiver.track.kind];
+        const video = document.querySelector(`#video-${slots.length}`);
+        if (slots === out.video && video?.videoWidth > 0) {
+          const canvas = (window.probe ??= Object.assign(document.createElement("canvas"), { width: 1, height: 1 }));
+          const context = canvas.getContext("2d", { willReadFrequently: true });
+          context.drawImage(video, 0, 0, 1, 1);
+          slot.colour = [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
         }
-        out[kind].push(slot);
+        slots.push(slot);
       }
       return out;
     });
+  }
+
+  /** Energy of the decoded sound of each audio slot so far: the sum of square × seconds. */
+  async energies() {
+    return this.page.evaluate(async () => {
+      const { pc } = window.rostrum;
+      const mids = pc.getTransceivers().filter((t) => t.receiver.track.kind === "audio").map((t) => t.mid);
+      const energies = mids.map(() => 0);
+      (await pc.getStats()).forEach((s) => {
+        if (s.type === "inbound-rtp" && mids.includes(s.mid)) energies[mids.indexOf(s.mid)] = s.totalAudioEnergy ?? 0;
+      });
+      return energies;
+    });
+  }
+
+  /**
+   * Watches in the page, so that the way there and back takes no part, until `source` is heard (its slot has gathered
+   * `energy` since `quiet`) and seen (the first picture is its own and of `colour`). Gives the times of both, undefined
+   * for what has not come after `ms`, and what there is instead.
+   */
+  async perceive(o) {
+    return this.page.evaluate(async ({ source, colour, energy, quiet, ms }) => {
+      const end = Date.now() + ms;
+      const receivers = (kind) => window.rostrum.pc.getReceivers().filter((r) => r.track.kind === kind);
+      const holder = (r) => r.getContributingSources().reduce((a, b) => (!a || b.timestamp > a.timestamp ? b : a), undefined)?.source;
+      const every20 = async (check) => {
+        for (; Date.now() < end; await new Promise((r) => setTimeout(r, 20))) if (await check()) return Date.now();
+        return undefined;
+      };
+      const found = {};
+      const hears = async () => {
+        found.audio = receivers("audio").map(holder);
+        const slot = found.audio.indexOf(source);
+        if (slot < 0) return false;
+        // statistics are dear: only of the slot that it is
+        const reports = [...(await receivers("audio")[slot].getStats()).values()];
+        const report = reports.find((s) => s.type === "inbound-rtp"); // not yet there where the first packet has just come
+        found.gained = (report?.totalAudioEnergy ?? 0) - quiet[slot];
+        return found.gained > energy;
+      };
+      const context = Object.assign(document.createElement("canvas"), { width: 1, height: 1 }).getContext("2d", { willReadFrequently: true });
+      const sees = () => {
+        const video = document.querySelector("#video-0");
+        found.video = holder(receivers("video")[0]);
+        if (found.video !== source || !video?.videoWidth) return false;
+        context.drawImage(video, 0, 0, 1, 1);
+        found.colour = [...context.getImageData(0, 0, 1, 1).data.slice(0, 3)];
+        return found.colour.every((c, i) => Math.abs(c - colour[i]) < 60);
+      };
+      const [heard, seen] = await Promise.all([every20(hears), every20(sees)]);
+      return { heard, seen, found };
+    }, o);
   }
 
   /** Name -> source id, as the conference event package told it. */

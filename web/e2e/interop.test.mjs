@@ -127,7 +127,7 @@ test("a meeting over IPv6 alone", async (t) => {
 for (const videoCodec of ["H264", "VP9", "AV1"]) {
   test(`three Chromium see each other in ${videoCodec} over changes of speaker`, async (t) => {
     const { ends } = meeting(videoCodec);
-    for (const name of ["Blue", "Yellow", "Magenta"]) await stage.browser(name, { videoCodec });
+    await stage.browsers(["Blue", "Yellow", "Magenta"], { videoCodec });
     await stage.turns(t);
     await stage.turn("Blue");
     for (const end of ends.values()) {

@@ -16,6 +16,17 @@ const CAST = {
   Magenta: { colour: [220, 20, 220], recording: "demo-nomatch" },
 };
 
+/** dBFS from which sound is heard, over `HEARD_MS`; below `SILENT` there is none. */
+const HEARD = -45;
+const SILENT = -55;
+const HEARD_MS = 250;
+/** What has been said must have died away after so long. */
+const SILENT_WITHIN_MS = 5000;
+/** The same as energy, which browsers tell instead: square × seconds. */
+const energy = (level) => 10 ** (level / 10) * (HEARD_MS / 1000);
+/** Level (RFC 6464, -dBov) up to which the switch takes for speech what somebody sends. */
+const SPEECH = 50;
+
 /** Calls `check` until it gives true; fails with what it last gave after `ms`. Returns how long it took, ms. */
 export async function until(what, ms, check) {
   const begin = Date.now();
@@ -29,7 +40,8 @@ export async function until(what, ms, check) {
 
 export class Stage {
   ends = new Map();
-  #previous;
+  /** Who spoke last. */
+  previous;
   #number = 0;
 
   /** @param {{ lab: import("./lab.mjs").Lab, wire: import("./wire.mjs").Wire, directory: string, ms: number }} o within `ms` everything must be perceived */
@@ -75,16 +87,29 @@ export class Stage {
     return this.#enter(end, (e) => e.call(this.uri));
   }
 
-  /** Chromium; `options` as `Browser.start` takes them. */
-  async browser(name, options = {}) {
-    const { colour, recording } = CAST[name];
-    const end = await Browser.start({
-      ...this.#common(name),
-      speech: speech(`${this.directory}/${name}.wav`, 48000, 1, recording),
-      picture: y4m(`${this.directory}/${name}.y4m`, colour),
-      ...options,
-    });
-    return this.#enter(end, (e) => e.join());
+  /**
+   * Chromium, one process each; `options` as `Browser.start` takes them. All start before the first joins: it would take
+   * the others' starting for jitter, and play what it hears half a second late from then on.
+   */
+  async browsers(names, options = {}) {
+    const ends = [];
+    for (const name of names) {
+      const { colour, recording } = CAST[name];
+      ends.push(
+        await Browser.start({
+          ...this.#common(name),
+          speech: speech(`${this.directory}/${name}.wav`, 48000, 1, recording),
+          picture: y4m(`${this.directory}/${name}.y4m`, colour),
+          ...options,
+        }),
+      );
+    }
+    for (const end of ends) await this.#enter(end, (e) => e.join());
+    return ends;
+  }
+
+  async browser(name, options) {
+    return (await this.browsers([name], options))[0];
   }
 
   async firefox(name) {
@@ -108,44 +133,90 @@ export class Stage {
     return { ...media.legs.find((l) => l.source === participant.source), media: participant.media };
   }
 
-  /** True when `end` hears and sees `speaker`; else what is missing. */
-  async #perceives(end, speaker, source, energyBefore) {
-    if (!(end instanceof Browser)) {
-      const level = end.heard(250);
-      const csrcs = [...this.wire.csrcs(end.rtp, end.rtp + 199, 300)];
-      if (level < -45 || !csrcs.includes(source)) return { level, csrcs, source };
-      const colour = await end.seen();
-      return sameColour(colour, CAST[speaker].colour) || { colour };
-    }
-    const look = await end.look();
-    const heard = look.audio.some((a, i) => a.csrc === source && a.energy - (energyBefore[i] ?? 0) > 0.001);
-    const seen = look.video[0]?.csrc === source && look.video[0].frames > 0 && sameColour(look.video[0].colour, CAST[speaker].colour);
-    return (heard && seen) || { source, ...look };
+  /** Waits until `end` hears nobody any more; gives what the browser's slots have heard until then. */
+  async #silence(end) {
+    let quiet;
+    await until(`${end.name} hears nothing`, SILENT_WITHIN_MS, async () => {
+      if (!(end instanceof Browser)) return end.heard(HEARD_MS) < SILENT || end.heard(HEARD_MS);
+      const energies = await end.energies();
+      const same = quiet?.energies.every((e, i) => energies[i] - e < energy(SILENT));
+      if (!same) quiet = { energies, since: Date.now() };
+      return Date.now() - quiet.since >= HEARD_MS || energies;
+    });
+    return quiet?.energies;
   }
 
-  /** `speaker` speaks until everyone else hears and sees that one, who sees the one before. Gives the times, ms. */
-  async turn(speaker) {
-    const ids = await this.sources();
-    assert.ok(ids[speaker], `${speaker} is in the meeting: ${JSON.stringify(ids)}`);
-    const others = [...this.ends].filter(([name]) => name !== speaker);
-    const before = new Map();
-    for (const [name, end] of others) before.set(name, end instanceof Browser ? (await end.look()).audio.map((a) => a.energy) : []);
-    const end = this.ends.get(speaker);
-    await end.speak(true);
-    try {
-      const times = await Promise.all(
-        others.map(async ([name, other]) => [name, await until(`${name} hears and sees ${speaker}`, this.ms, () => this.#perceives(other, speaker, ids[speaker], before.get(name)))]),
-      );
-      if (this.ends.has(this.#previous)) {
-        await until(`${speaker} sees ${this.#previous}, who spoke before`, this.ms, async () => {
-          const colour = end instanceof Browser ? (await end.look()).video[0]?.colour : await end.seen();
-          return sameColour(colour, CAST[this.#previous].colour) || { colour };
-        });
+  /** When `end` hears and sees `speaker`, the only one who has spoken since `quiet`. */
+  async #perceives(end, speaker, source, ssrc, quiet) {
+    const { colour } = CAST[speaker];
+    if (end instanceof Browser) {
+      const { heard, seen, found } = await end.perceive({ source, colour, energy: energy(HEARD), quiet, ms: this.ms });
+      for (const [what, at] of [["hears", heard], ["sees", seen]]) {
+        if (!at) throw new Error(`${end.name} ${what} ${speaker} (${source}): not within ${this.ms} ms: ${JSON.stringify(found)}`);
       }
-      return Object.fromEntries(times);
+      return [heard, seen];
+    }
+    const heard = until(`${end.name} hears ${speaker}`, this.ms, () => {
+      const csrcs = this.wire.csrcs(end.rtp, end.rtp + 199, ssrc, HEARD_MS);
+      const level = end.heard(HEARD_MS);
+      return (csrcs.includes(source) && level > HEARD) || { source, csrcs, level };
+    });
+    const seen = until(`${end.name} sees ${speaker}`, this.ms, () => this.#shows(end, speaker));
+    return Promise.all([heard.then(Date.now), seen.then(Date.now)]);
+  }
+
+  /** True when `end` has the picture of `name` before it; else the colour it has. */
+  async #shows(end, name) {
+    const colour = end instanceof Browser ? (await end.look()).video[0]?.colour : await end.seen();
+    return sameColour(colour, CAST[name].colour) || { colour };
+  }
+
+  /** Waits until the switch takes what `speaker` sends for speech. Gives the latest time, from `begin` on, at which that was not yet so. */
+  async #speechBegins(speaker, source, begin) {
+    await until(`${speaker} speaks`, this.ms, async () => {
+      const asked = Date.now();
+      const { media } = await this.view(); // without it where the switch does not answer in time
+      const level = media?.legs.find((l) => l.source === source)?.level;
+      if (level <= SPEECH) return true;
+      begin = asked;
+      return { level };
+    });
+    return begin;
+  }
+
+  /**
+   * `speaker` speaks until everyone else hears and sees that one, who sees the one before. Gives the times that took
+   * from the beginning of the speech on, ms.
+   */
+  async turn(speaker) {
+    const { participants } = await this.view();
+    const member = (name) => participants.find((p) => p.display === name) ?? assert.fail(`${name} is not in the meeting`);
+    const { source } = member(speaker);
+    const others = await Promise.all(
+      [...this.ends.values()]
+        .filter((end) => end.name !== speaker)
+        .map(async (end) => ({ end, ssrc: member(end.name).media.find((m) => m.kind === "audio").ssrc, quiet: await this.#silence(end) })),
+    );
+    const times = {};
+    const muted = Date.now();
+    await this.ends.get(speaker).speak(true);
+    try {
+      const begin = this.#speechBegins(speaker, source, muted);
+      await Promise.all(
+        others.map(async ({ end, ssrc, quiet }) => {
+          const [began, ...at] = await Promise.all([begin, this.#perceives(end, speaker, source, ssrc, quiet)]).then((all) => all.flat());
+          const [hears, sees] = at.map((time) => Math.max(0, time - began));
+          times[end.name] = { hears, sees };
+        }),
+      );
+      if (this.ends.has(this.previous)) {
+        const end = this.ends.get(speaker);
+        await until(`${speaker} sees ${this.previous}, who spoke before`, this.ms, () => this.#shows(end, this.previous));
+      }
+      return times;
     } finally {
-      await end.speak(false);
-      this.#previous = speaker;
+      await this.ends.get(speaker).speak(false);
+      this.previous = speaker;
     }
   }
 

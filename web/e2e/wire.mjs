@@ -45,18 +45,17 @@ export class Wire {
     for (let i = 0; i < (rtp[0] & 15) && rtp.length >= 16 + 4 * i; i++) csrcs.push(rtp.readUInt32BE(12 + 4 * i));
     const port = udp.readUInt16BE(2);
     const streams = this.last.get(port) ?? new Map();
-    streams.set(rtp.readUInt32BE(8), { payloadType: rtp[1] & 127, csrcs, at: Date.now() });
+    streams.set(rtp.readUInt32BE(8), { csrcs, at: Date.now() });
     this.last.set(port, streams);
   }
 
-  /** CSRCs of the packets that came to ports [low, high] in the last `ms`. */
-  csrcs(low, high, ms) {
-    const out = new Set();
+  /** CSRCs of the newest packet of the stream `ssrc` to ports [low, high]; none if it came more than `ms` ago. */
+  csrcs(low, high, ssrc, ms) {
     for (const [port, streams] of this.last) {
-      if (port < low || port > high) continue;
-      for (const s of streams.values()) if (Date.now() - s.at < ms) for (const c of s.csrcs) out.add(c);
+      const stream = port >= low && port <= high ? streams.get(ssrc) : undefined;
+      if (stream && Date.now() - stream.at < ms) return stream.csrcs;
     }
-    return out;
+    return [];
   }
 
   async stop() {
