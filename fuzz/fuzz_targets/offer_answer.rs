@@ -66,7 +66,10 @@ rostrum_fuzz::target!(|data| {
         return;
     };
     for kind in [
-        OfferKind::Phone { video: true, ipv6: false },
+        OfferKind::Phone {
+            video: true,
+            ipv6: false,
+        },
         OfferKind::WebRtc {
             audio_slots: 2,
             video_slots: 1,

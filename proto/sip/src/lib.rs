@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods, clippy::disallowed_types))]
 
 pub mod accepted;
+pub mod body;
 pub mod dialog;
 pub mod digest;
 pub mod frame;

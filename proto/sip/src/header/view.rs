@@ -28,7 +28,7 @@ pub struct ParamsRef<'a> {
 
 impl<'a> ParamsRef<'a> {
     /// Checks that `text` is `*( SEMI name [ EQUAL value ] )` and nothing else.
-    fn parse(text: &'a str) -> Result<Self, What> {
+    pub(crate) fn parse(text: &'a str) -> Result<Self, What> {
         let text = lex::trim(text);
         let s = text.as_bytes();
         let mut at = 0;
