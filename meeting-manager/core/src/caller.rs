@@ -1,4 +1,4 @@
-//! What a request says of the client that sent it, beyond the elements on its way.
+//! What a request says of the client that sent it, beyond the elements on its way, and how we appear to that.
 
 use std::net::IpAddr;
 
@@ -6,6 +6,7 @@ use sip::header::Via;
 use sip::offer_answer::OfferKind;
 use sip::{HeaderName, Message, Uri};
 
+use crate::ids::MeetingId;
 use crate::participant::Facts;
 
 /// The client's own Via says another address than its first hop saw: it is behind NAT (RFC 3581 §4).
@@ -34,6 +35,21 @@ pub(crate) fn offer_kind(request: &Message, facts: &Facts) -> OfferKind {
             ipv6: address(request).is_some_and(|ip| ip.is_ipv6()),
         }
     }
+}
+
+/// Our Contact in the dialog that a request makes. It names the cluster, says that a focus is there (RFC 4579), and is
+/// a SIPS URI where the caller asks for that: by the Request-URI, by the first Record-Route, or where there is none by
+/// its Contact (RFC 3261 §12.1.1).
+pub(crate) fn contact(request: &Message, meeting: &MeetingId, domain: &str) -> String {
+    let first = |name| {
+        let values = request.addresses(name).ok()?;
+        values.first().map(|value| value.uri.to_string())
+    };
+    let way = first(HeaderName::RecordRoute).or_else(|| first(HeaderName::Contact));
+    let is_secure = |uri: &str| Uri::parse(uri).is_ok_and(|uri| uri.is_secure());
+    let secure = is_secure(request.request_uri()) || way.is_some_and(|uri| is_secure(&uri));
+    let scheme = if secure { "sips" } else { "sip" };
+    format!("<{scheme}:{meeting}@{domain}>;isfocus")
 }
 
 /// Where it signals from: what its first hop saw, else what it says of itself.

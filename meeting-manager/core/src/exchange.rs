@@ -13,6 +13,7 @@
 
 use std::time::Duration;
 
+use sip::body::{self, Unusable};
 use sip::offer_answer::{self, LocalMedia, OfferKind, Plan, Policy, Unacceptable};
 use sip::sdp::SessionDescription;
 use sip::session_timer::Agreement;
@@ -23,7 +24,7 @@ use crate::config::EXTENSIONS;
 use crate::leg_mapping::{self, LegFacts};
 use crate::participant::{Cx, Leave, Participant, Phase};
 use crate::refusal::Refusal;
-use crate::shared::{ParticipantTimer, SDP};
+use crate::shared::{ACCEPT, ParticipantTimer, SDP};
 use crate::slot_policy;
 use crate::switch_link::LegFailure;
 
@@ -115,23 +116,20 @@ pub(crate) enum Body {
 /// Reads the session description of a request or response.
 ///
 /// # Errors
-/// 415 for what is not SDP, 400 for SDP that does not parse.
-pub(crate) fn body(message: &Message) -> Result<Body, Refusal> {
-    if message.body().is_empty() {
+/// 415 for what is not SDP and must be understood, 400 for SDP that does not parse.
+pub(crate) fn body_of(message: &Message) -> Result<Body, Refusal> {
+    let found = body::find(message, SDP, "session").map_err(|why| match why {
+        Unusable::Encoding => Refusal::new(415, "Bodies are not taken in any encoding")
+            .with(HeaderName::AcceptEncoding, "identity"),
+        Unusable::Type => {
+            Refusal::new(415, "Bodies must be application/sdp").with(HeaderName::Accept, ACCEPT)
+        }
+        Unusable::Malformed(text) => Refusal::new(400, format!("Bad body: {text}")),
+    })?;
+    let Some(text) = found else {
         return Ok(Body::Nothing);
-    }
-    if let Some(coding) = message.header(HeaderName::ContentEncoding)
-        && !coding.eq_ignore_ascii_case("identity")
-    {
-        return Err(Refusal::new(415, "Bodies are not taken in any encoding")
-            .with(HeaderName::AcceptEncoding, "identity"));
-    }
-    if message.content_type() != SDP {
-        return Err(
-            Refusal::new(415, "Bodies must be application/sdp").with(HeaderName::Accept, SDP)
-        );
-    }
-    match SessionDescription::parse(message.body()) {
+    };
+    match SessionDescription::parse(text) {
         Ok(sdp) => Ok(Body::Sdp(Box::new(sdp))),
         Err(e) => Err(Refusal::new(400, format!("Bad session description: {e}"))),
     }
@@ -437,6 +435,7 @@ impl Participant {
             self.plan = Some(exchange.target);
             self.local = exchange.local;
             self.reoffer_due = false;
+            self.untold_since = None;
         }
         if self.phase == Phase::Joined {
             let entry = self.entry(cx);

@@ -10,14 +10,15 @@ use sip::transaction::{ClientKey, Event, ServerKey, Transmit};
 use sip::{HeaderName, Hop, Message, Method, StatusCode};
 
 use crate::admission::{self, Entered, Identity, Load, Target};
+use crate::caller;
 use crate::command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};
 use crate::config::{FocusConfig, MeetingConfig};
 use crate::ids::{MeetingId, OpId, SwitchId};
-use crate::meeting::{Meeting, State, Waiting, focus_contact};
+use crate::meeting::{Meeting, State, Waiting};
 use crate::our_requests::Answer;
 use crate::refusal::Refusal;
 use crate::shared::{
-    ALLOW, DialogUser, OpUse, Purpose, SDP, SUPPORTED, Shared, TimerKey, advertise, entry_of,
+    ACCEPT, ALLOW, DialogUser, OpUse, Purpose, SUPPORTED, Shared, TimerKey, advertise, entry_of,
     is_known,
 };
 use crate::switch_choice::SwitchInfo;
@@ -269,10 +270,10 @@ impl Focus {
         advertise(&mut response);
         // Who asks learns that this is a focus (RFC 4579); the factory is none, it makes them.
         if let Some(target) = target.filter(|t| t.kind != admission::MeetingKind::Factory) {
-            let contact = focus_contact(&target.id, &self.sh.config.domain);
+            let contact = caller::contact(request, &target.id, &self.sh.config.domain);
             response.set(HeaderName::Contact, contact);
         }
-        response.set(HeaderName::Accept, SDP);
+        response.set(HeaderName::Accept, ACCEPT);
         response.set(HeaderName::AcceptEncoding, "identity");
         response.set(HeaderName::AcceptLanguage, "en");
         self.sh.respond(now, key, response);

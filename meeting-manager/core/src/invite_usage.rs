@@ -23,7 +23,7 @@ use sip::session_timer::{self, Agreement};
 use sip::transaction::ServerKey;
 use sip::{HeaderName, Message, Method, StatusCode};
 
-use crate::exchange::{Body, Carrier, OFFER_AGAIN, Stage, body};
+use crate::exchange::{Body, Carrier, OFFER_AGAIN, Stage, body_of};
 use crate::our_requests::Ours;
 use crate::participant::{Cx, Leave, Participant, Phase};
 use crate::refusal::Refusal;
@@ -85,7 +85,7 @@ impl Participant {
         kind: OfferKind,
     ) -> Result<(), Refusal> {
         let agreement = agree(&self.timer, &request)?;
-        let (target, our_offer) = match body(&request)? {
+        let (target, our_offer) = match body_of(&request)? {
             Body::Sdp(offer) => (self.answer_to(cx, &offer)?, false),
             Body::Nothing => (self.make_offer(cx, kind), true),
         };
@@ -217,7 +217,7 @@ impl Participant {
             .exchange
             .as_ref()
             .is_some_and(|e| e.stage == Stage::AwaitingAnswer);
-        let outcome = match (body(&request), answer_due) {
+        let outcome = match (body_of(&request), answer_due) {
             (Ok(Body::Sdp(answer)), true) => {
                 let carrier = Carrier::Prack {
                     key,
@@ -369,7 +369,7 @@ impl Participant {
             self.on_idle(cx);
             return;
         }
-        let outcome = match body(ack) {
+        let outcome = match body_of(ack) {
             Ok(Body::Sdp(answer)) => self.on_answer(cx, Carrier::AckTaken, &answer).is_ok(),
             _ => false,
         };
@@ -383,7 +383,7 @@ impl Participant {
     /// UPDATE with an offer, or as a refresh (RFC 3311 §5.2, RFC 4028 §9).
     fn on_update(&mut self, cx: &mut Cx<'_>, key: ServerKey, request: Message) {
         self.note_allow(&request);
-        let outcome = match body(&request) {
+        let outcome = match body_of(&request) {
             Err(why) => Err(why),
             Ok(what) => match self.busy(cx) {
                 Some(why) => Err(why),
@@ -466,9 +466,19 @@ impl Participant {
                 cx.sh.accept_in(cx.now, key, &self.dialog, &request);
                 self.leave(cx, &Leave::ByPeer);
             }
-            // INFO (RFC 6086): taken, whatever it carries; digits come as RFC 4733 events.
-            _ => cx.sh.accept_in(cx.now, key, &self.dialog, &request),
+            _ => self.on_info(cx, key, &request),
         }
+    }
+
+    /// INFO of the kind from before packages is taken, whatever it carries: digits come as RFC 4733 events. Packages
+    /// are not taken, none being advertised (RFC 6086 §4.2.2).
+    fn on_info(&mut self, cx: &mut Cx<'_>, key: ServerKey, request: &Message) {
+        if request.header(HeaderName::Other("Info-Package")).is_none() {
+            cx.sh.accept_in(cx.now, key, &self.dialog, request);
+            return;
+        }
+        let why = Refusal::new(469, "Bad Info Package").with(HeaderName::Other("Recv-Info"), "");
+        cx.sh.refuse_in(cx.now, key, &self.dialog, request, &why);
     }
 
     // ---- time

@@ -97,7 +97,7 @@ impl Meeting {
             kind: target.kind,
             config: target.config.clone(),
             epoch: Revision(0),
-            contact: focus_contact(&target.id, &sh.config.domain),
+            domain: sh.config.domain.clone(),
             sources: std::collections::BTreeSet::new(),
         };
         Self {
@@ -197,7 +197,7 @@ impl Meeting {
         let dialog = Dialog::uas(
             &waiting.request,
             &tag,
-            &self.facts.contact,
+            &caller::contact(&waiting.request, &self.facts.id, &self.facts.domain),
             DialogState::Early,
         )
         .map_err(|e| Refusal::new(400, e.to_string()))?;
@@ -754,11 +754,6 @@ fn next_version(sh: &Shared, now: Instant, state: &crate::record::SubscriptionSt
     let since = sh.unix_ms(now).saturating_sub(state.written_at);
     let gone = u32::try_from(since + 2).unwrap_or(u32::MAX / 2);
     state.document.saturating_add(gone)
-}
-
-/// Contact of a meeting: it names the cluster, and says that a focus is there (RFC 4579).
-pub(crate) fn focus_contact(id: &crate::ids::MeetingId, domain: &str) -> String {
-    format!("<sip:{id}@{domain}>;isfocus")
 }
 
 fn session_policy(sh: &Shared) -> session_timer::Policy {

@@ -4,7 +4,8 @@
 //!   moved, or refresh due and no UPDATE             2xx: answer applied, record durable: ACK
 //!  Idle ───────────────────────────────► Calling ──────────────────────────────────────────► Idle
 //!   ▲  ▲                                  │  │ │ 481, 408, no answer, new path refused
-//!   │  └──── 491: after 0 to 2 s ─────────┘  │ └──────────────────────────────────────────► leave
+//!   │  └── 491: after 0 to 2 s; 500, 503: ──┘  │ └──────────────────────────────────────────► leave
+//!   │      after its Retry-After             │
 //!   └─────── refresh refused: later ─────────┘
 //! ```
 
@@ -13,12 +14,15 @@ use std::time::Duration;
 use sip::offer_answer::{self, LocalMedia, Plan, Security};
 use sip::{HeaderName, Message, Method, StatusCode};
 
-use crate::exchange::{Body, Carrier, Exchange, OFFER_AGAIN, Stage, body};
+use crate::exchange::{Body, Carrier, Exchange, OFFER_AGAIN, Stage, body_of};
 use crate::participant::{Cx, Leave, Participant, Phase};
 use crate::shared::{ParticipantTimer, Purpose, SDP, advertise};
 
 /// Retry of a refresh that found the dialog busy.
 const REFRESH_RETRY: Duration = Duration::from_secs(5);
+
+/// Least time after a refusal with Retry-After, which may be zero.
+const LEAST_RETRY: Duration = Duration::from_millis(500);
 
 /// Our request without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,7 +203,11 @@ impl Participant {
             Answer::Response(_, status) if status.get() == 408 => {
                 self.leave(cx, &Leave::Ended("No answer to a re-INVITE"));
             }
-            Answer::Response(..) if self.moved.is_some() || self.reoffer_due => {
+            Answer::Response(response, status)
+                if self.must_tell()
+                    && matches!(status.get(), 500 | 503)
+                    && self.tell_later(cx, response) => {}
+            Answer::Response(..) if self.must_tell() => {
                 self.leave(cx, &Leave::Ended("The new media path was refused"));
             }
             Answer::Response(..) => {
@@ -207,6 +215,27 @@ impl Participant {
                 self.arm_session(cx);
             }
         }
+    }
+
+    /// There is something that the peer has to know, or the call is without media.
+    fn must_tell(&self) -> bool {
+        self.moved.is_some() || self.reoffer_due
+    }
+
+    /// The peer could not take our re-INVITE and says when it can, as it does while it is busy with an earlier one
+    /// (RFC 3261 §14.2): it is told then. `false` where that is longer than media may be missing.
+    fn tell_later(&mut self, cx: &mut Cx<'_>, response: &Message) -> bool {
+        let Ok(Some(seconds)) = response.number(HeaderName::RetryAfter) else {
+            return false;
+        };
+        let at = cx.now + Duration::from_secs(seconds.into()).max(LEAST_RETRY);
+        let since = *self.untold_since.get_or_insert(cx.now);
+        if at - since > cx.sh.config.media_timeout {
+            return false;
+        }
+        let key = self.timer_key(cx, ParticipantTimer::Glare);
+        cx.sh.timers.set(key, at);
+        true
     }
 
     pub(crate) fn on_reinvite_accepted(&mut self, cx: &mut Cx<'_>, response: &Message) {
@@ -229,7 +258,7 @@ impl Participant {
             return;
         }
         self.timer.on_success(cx.unix(), response);
-        let outcome = match body(response) {
+        let outcome = match body_of(response) {
             Ok(Body::Sdp(answer)) => self.on_answer(cx, Carrier::Reinvite, &answer).is_ok(),
             _ => false,
         };

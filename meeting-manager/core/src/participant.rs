@@ -50,8 +50,8 @@ pub(crate) struct Facts {
     pub(crate) kind: MeetingKind,
     pub(crate) config: MeetingConfig,
     pub(crate) epoch: Revision,
-    /// Our Contact header value: names the cluster, `isfocus`.
-    pub(crate) contact: String,
+    /// What Contacts name.
+    pub(crate) domain: String,
     pub(crate) sources: BTreeSet<SourceId>,
 }
 
@@ -176,6 +176,8 @@ pub(crate) struct Participant {
     pub(crate) moved: Option<LocalMedia>,
     /// What became of our latest offer at the peer's is not known: the media are offered again.
     pub(crate) reoffer_due: bool,
+    /// Since when the peer refuses to be told of that, and asks to be told later.
+    pub(crate) untold_since: Option<Instant>,
     /// Since when no switch takes the leg of a call that is.
     pub(crate) legless_since: Option<Instant>,
     /// The switch hears it.
@@ -233,6 +235,7 @@ impl Participant {
             keys_told: 0,
             moved: None,
             reoffer_due: false,
+            untold_since: None,
             legless_since: None,
             connected: false,
             subscriptions: Vec::new(),

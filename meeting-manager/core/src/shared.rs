@@ -28,8 +28,11 @@ pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE
 /// Extensions this element has, for Supported.
 pub(crate) const SUPPORTED: &str = "100rel, timer";
 
-/// Bodies an INVITE may have.
+/// The one type of body that means something here.
 pub(crate) const SDP: &str = "application/sdp";
+
+/// Bodies an INVITE may have, for Accept.
+pub(crate) const ACCEPT: &str = "application/sdp, multipart/mixed, multipart/alternative";
 
 /// The event package (RFC 4575).
 pub(crate) const EVENT: &str = "conference";
@@ -80,7 +83,7 @@ pub(crate) enum ParticipantTimer {
     Reliable,
     /// When the session is to be refreshed, or has expired (RFC 4028 §10).
     Session,
-    /// When a re-INVITE that met another is tried again (RFC 3261 §14.1).
+    /// When a re-INVITE that met another, or came at a bad time, is tried again (RFC 3261 §14.1).
     Glare,
     /// When a deletion that the store refused is tried again.
     Delete,

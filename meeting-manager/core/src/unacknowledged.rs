@@ -26,7 +26,7 @@ use crate::exchange::{Carrier, Exchange, Stage, Told};
 use crate::invite_usage::Incoming;
 use crate::participant::{Cx, Participant, Phase};
 use crate::record::{DialogRecord, Unacknowledged};
-use crate::shared::{ParticipantTimer, SDP, advertise};
+use crate::shared::{ACCEPT, ParticipantTimer, SDP, advertise};
 
 /// How long after the ACK the record is rid of the 2xx, unless something else is written meanwhile. A browser
 /// subscribes within that time, which saves it a write.
@@ -39,7 +39,7 @@ impl Participant {
             .dialog
             .response(&incoming.request, StatusCode::of(200), None);
         advertise(&mut response);
-        response.set(HeaderName::Accept, SDP);
+        response.set(HeaderName::Accept, ACCEPT);
         incoming.agreement.stamp(&mut response);
         response
     }

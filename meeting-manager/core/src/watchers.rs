@@ -7,6 +7,7 @@ use sip::Message;
 use sip::dialog::{Dialog, DialogState};
 use sip::transaction::ServerKey;
 
+use crate::caller;
 use crate::ids::{ParticipantId, SubscriptionId};
 use crate::meeting::{Meeting, State, Waiting};
 use crate::participant::{Participant, Phase};
@@ -69,7 +70,7 @@ impl Meeting {
                 Dialog::uas(
                     &waiting.request,
                     &tag,
-                    &self.facts.contact,
+                    &caller::contact(&waiting.request, &self.facts.id, &self.facts.domain),
                     DialogState::Confirmed,
                 )
                 .map(|dialog| (wish, dialog))

@@ -177,7 +177,7 @@ fn refusals_have_the_headers_that_go_with_them() {
     world.send(&text);
     assert_eq!(
         world.answer().header(HeaderName::Accept),
-        Some("application/sdp")
+        Some("application/sdp, multipart/mixed, multipart/alternative")
     );
 }
 
@@ -252,7 +252,10 @@ fn options_tells_what_an_invite_would_meet() {
     ] {
         assert!(ok.has_token(HeaderName::Allow, method), "{method}");
     }
-    assert_eq!(ok.header(HeaderName::Accept), Some("application/sdp"));
+    assert_eq!(
+        ok.header(HeaderName::Accept),
+        Some("application/sdp, multipart/mixed, multipart/alternative")
+    );
     assert_eq!(
         ok.header(HeaderName::Contact),
         Some("<sip:team@example.org>;isfocus")

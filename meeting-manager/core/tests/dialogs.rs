@@ -632,7 +632,27 @@ fn an_old_cseq_is_answered_500_and_an_unknown_dialog_481() {
 }
 
 #[test]
-fn info_is_taken_whatever_it_carries() {
+fn info_of_a_package_is_answered_469_and_says_that_none_is_taken() {
+    let mut world = World::default();
+    let mut alice = Ua::new("alice");
+    join(&mut world, &mut alice);
+    for head in ["Info-Package: dtmf\r\n", "info-package:  nil ; x=y\r\n"] {
+        let info = alice.request(
+            "INFO",
+            head,
+            Some(("application/dtmf-relay", "Signal=5\r\n")),
+        );
+        world.send(&info);
+        let refused = world.answer();
+        assert_eq!(code(&refused), 469);
+        assert_eq!(refused.header(HeaderName::Other("Recv-Info")), Some(""));
+    }
+    leave(&mut world, &mut alice);
+    world.assert_nothing_left();
+}
+
+#[test]
+fn info_without_a_package_is_taken_whatever_it_carries() {
     let mut world = World::default();
     let mut alice = Ua::new("alice");
     join(&mut world, &mut alice);

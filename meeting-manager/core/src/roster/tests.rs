@@ -12,7 +12,7 @@ fn roster() -> Roster {
         kind: MeetingKind::Configured,
         config: MeetingConfig::default(),
         epoch: cluster::Revision(0),
-        contact: String::new(),
+        domain: "example.org".to_owned(),
         sources: std::collections::BTreeSet::new(),
     };
     let uri = "sip:team@example.org".to_owned();
