@@ -46,6 +46,14 @@ impl FakeSwitch {
         let state = self.state.lock();
         state.meetings.get(meeting).map_or(0, BTreeMap::len)
     }
+
+    /// Where it is to send to, of every transport of the meeting.
+    fn remote_ports(&self, meeting: &str) -> Vec<u32> {
+        let state = self.state.lock();
+        let legs = state.meetings.get(meeting).into_iter().flatten();
+        legs.flat_map(|(_, leg)| leg.transports.iter().map(|t| t.remote_port))
+            .collect()
+    }
 }
 
 #[tonic::async_trait]
@@ -236,6 +244,8 @@ struct Phone {
     cseq: u32,
     target: String,
     to_tag: String,
+    /// Header lines of what is sent next.
+    extra: String,
 }
 
 impl Phone {
@@ -247,12 +257,13 @@ impl Phone {
             cseq: 0,
             target: "sip:team@example.org".into(),
             to_tag: String::new(),
+            extra: String::new(),
         }
     }
 
     async fn send(&mut self, method: &str, cseq: u32, body: &str) {
         let here = self.socket.local_addr().unwrap();
-        let (name, target) = (self.name, &self.target);
+        let (name, target, extra) = (self.name, &self.target, &self.extra);
         let tag = if self.to_tag.is_empty() {
             String::new()
         } else {
@@ -267,7 +278,7 @@ impl Phone {
             "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {here};branch=z9hG4bK{name}{method}{cseq};rport\r\n\
              Max-Forwards: 70\r\nFrom: <sip:{name}@example.org>;tag={name}\r\nTo: <sip:team@example.org>{tag}\r\n\
              Call-ID: {name}\r\nCSeq: {cseq} {method}\r\nContact: <sip:{name}@{here}>\r\n\
-             P-Asserted-Identity: <sip:{name}@example.org>\r\n{kind}Content-Length: {}\r\n\r\n{body}",
+             P-Asserted-Identity: <sip:{name}@example.org>\r\n{extra}{kind}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
         self.socket
@@ -311,11 +322,16 @@ impl Phone {
         self.send("INVITE", self.cseq, OFFER).await;
         let ok = self.answer().await;
         if ok.status().unwrap().is_success() {
-            self.to_tag = ok.to().unwrap().tag().unwrap().to_owned();
-            self.target = ok.contacts().unwrap()[0].uri.to_string();
+            self.learn(&ok);
             self.send("ACK", self.cseq, "").await;
         }
         ok
+    }
+
+    /// Takes the dialog from a response.
+    fn learn(&mut self, response: &Message) {
+        self.to_tag = response.to().unwrap().tag().unwrap().to_owned();
+        self.target = response.contacts().unwrap()[0].uri.to_string();
     }
 
     async fn hang_up(&mut self) -> u16 {
@@ -628,4 +644,76 @@ async fn a_port_in_use_is_an_error_and_no_panic() {
     };
     let error = MeetingManager::start(config, store()).await.unwrap_err();
     assert!(error.to_string().contains("cannot listen"), "{error}");
+}
+
+const ANSWER: &str = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+m=audio 4000 RTP/AVP 0\r\na=rtpmap:0 PCMU/8000\r\nm=video 0 RTP/AVP 96\r\n";
+
+#[tokio::test]
+async fn a_phone_without_an_offer_answers_ours_in_the_ack() {
+    let store = store();
+    let (switch, _, _process) = start_switch(&store, "one", 30_000, None).await;
+    let (manager, sip) = start(&store, config()).await;
+    let mut alice = Phone::new("alice", sip).await;
+    alice.cseq = 1;
+    alice.send("INVITE", 1, "").await;
+    let ok = alice.answer().await;
+    assert_eq!(ok.status().unwrap().get(), 200, "{}", ok.reason());
+    assert!(String::from_utf8_lossy(ok.body()).contains("m=audio 30000"));
+    alice.learn(&ok);
+    alice.send("ACK", 1, ANSWER).await;
+    eventually("the answer has come to the switch", || {
+        switch.remote_ports("team") == [4_000]
+    })
+    .await;
+    assert_eq!(alice.hang_up().await, 200);
+    eventually("all is released", || manager.counts().meetings == 0).await;
+    manager.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_phone_that_requires_100rel_is_answered_in_a_183_and_acknowledges_it() {
+    for with_offer in [true, false] {
+        let store = store();
+        let (switch, _, _process) = start_switch(&store, "one", 30_000, None).await;
+        let (manager, sip) = start(&store, config()).await;
+        let mut alice = Phone::new("alice", sip).await;
+        alice.cseq = 2;
+        alice.extra = "Require: 100rel\r\n".into();
+        let (offer, answer) = if with_offer { (OFFER, "") } else { ("", ANSWER) };
+        alice.send("INVITE", 1, offer).await;
+        let progress = loop {
+            let message = alice.receive().await;
+            if message.status().is_some_and(|s| s.get() != 100) {
+                break message;
+            }
+        };
+        assert_eq!(progress.status().unwrap().get(), 183);
+        assert!(progress.has_token(HeaderName::Require, "100rel"));
+        assert!(String::from_utf8_lossy(progress.body()).contains("m=audio 30000"));
+        alice.learn(&progress);
+        let rseq = progress.header(HeaderName::RSeq).unwrap();
+        alice.extra = format!("RAck: {rseq} 1 INVITE\r\n");
+        alice.send("PRACK", 2, answer).await;
+        alice.extra.clear();
+        // In either order.
+        let mut methods = Vec::new();
+        while methods.len() < 2 {
+            let ok = alice.answer().await;
+            assert_eq!(ok.status().unwrap().get(), 200, "{}", ok.reason());
+            assert!(ok.body().is_empty());
+            if !methods.contains(ok.method()) {
+                methods.push(ok.method().clone());
+            }
+        }
+        assert!(methods.contains(&Method::Prack) && methods.contains(&Method::Invite));
+        alice.send("ACK", 1, "").await;
+        eventually("the leg has its remote address", || {
+            switch.remote_ports("team") == [4_000]
+        })
+        .await;
+        assert_eq!(alice.hang_up().await, 200);
+        eventually("all is released", || manager.counts().meetings == 0).await;
+        manager.shutdown().await;
+    }
 }
