@@ -680,7 +680,11 @@ async fn a_phone_that_requires_100rel_is_answered_in_a_183_and_acknowledges_it()
         let mut alice = Phone::new("alice", sip).await;
         alice.cseq = 2;
         alice.extra = "Require: 100rel\r\n".into();
-        let (offer, answer) = if with_offer { (OFFER, "") } else { ("", ANSWER) };
+        let (offer, answer) = if with_offer {
+            (OFFER, "")
+        } else {
+            ("", ANSWER)
+        };
         alice.send("INVITE", 1, offer).await;
         let progress = loop {
             let message = alice.receive().await;
