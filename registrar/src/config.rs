@@ -44,7 +44,8 @@ pub struct Config {
     pub https: Vec<SocketAddr>,
     /// How clients reach this registrar where that differs from what it listens on (NAT, load balancer): an address or
     /// host name for all listeners, or transport:host:port for one ("tls:sip.example.org:5061"; transports udp, tcp,
-    /// tls, ws, wss; IPv6 in brackets). Empty: the address of the network card that leads to the internet.
+    /// tls, ws, wss; IPv6 in brackets). Empty: the address that a client came to, and for those who have not come yet that
+    /// of the network card which leads to the internet.
     pub advertise: Vec<String>,
     /// How meeting managers and other registrars reach this one, written the same way; empty: as clients do.
     pub advertise_internal: Vec<String>,

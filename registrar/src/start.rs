@@ -366,7 +366,7 @@ fn load_identity(config: &Config) -> Result<transport::tls::Identity, StartError
             .filter_map(|a| Some(parse_advertise(a)?.host)),
     );
     names.extend(config.web_hosts.iter().map(|h| h.to_ascii_lowercase()));
-    let found = [false, true].into_iter().filter_map(cards::outward);
+    let found = [false, true].into_iter().flat_map(cards::all);
     names.extend(found.map(|ip| ip.to_string()));
     names.sort();
     names.dedup();
@@ -437,22 +437,31 @@ fn pass_over_ipv6(list: &mut Vec<SocketAddr>) {
     }
 }
 
-/// How a listener is reached where nobody said: as it listens, or by the card that others most likely use.
-fn own_address(listening: IpAddr) -> IpAddr {
+/// How a listener is reached where nobody said: as it listens, or by any card, the one that others most likely use
+/// first.
+fn own_addresses(listening: IpAddr, cards: &[IpAddr]) -> Vec<IpAddr> {
     if !listening.is_unspecified() {
-        return listening;
+        return vec![listening];
     }
-    let loopback: IpAddr = match listening {
-        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-    };
-    cards::outward(listening.is_ipv6()).unwrap_or(loopback)
+    let of_family = |ip: &&IpAddr| ip.is_ipv6() == listening.is_ipv6();
+    let mut own: Vec<IpAddr> = cards.iter().filter(of_family).copied().collect();
+    if own.is_empty() {
+        own.push(match listening {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    own
 }
 
 /// Every listener as others reach it. An entry that is a literal address is for the listener that has this address,
 /// else for those of its own family: a client of the other one could not send there. Where none of them has that
 /// family, whoever stands in front of us translates, and it is for all.
-fn advertise(entries: &[String], listening: &[(Transport, SocketAddr)]) -> Vec<Advertised> {
+fn advertise(
+    entries: &[String],
+    listening: &[(Transport, SocketAddr)],
+    cards: &[IpAddr],
+) -> Vec<Advertised> {
     let mut all = Vec::new();
     let parsed: Vec<_> = entries.iter().filter_map(|e| parse_advertise(e)).collect();
     for (transport, address) in listening {
@@ -477,11 +486,12 @@ fn advertise(entries: &[String], listening: &[(Transport, SocketAddr)]) -> Vec<A
             port: a.port.unwrap_or(address.port()),
         }));
         if all.len() == before {
-            all.push(Advertised {
+            let own = own_addresses(address.ip(), cards).into_iter();
+            all.extend(own.map(|ip| Advertised {
                 transport: *transport,
-                host: own_address(address.ip()).to_string(),
+                host: ip.to_string(),
                 port: address.port(),
-            });
+            }));
         }
     }
     all.dedup();
@@ -499,16 +509,17 @@ fn settings(config: &Config, addresses: &Addresses) -> Result<Settings, StartErr
     ] {
         listening.extend(list.iter().map(|a| (transport, *a)));
     }
+    let cards: Vec<IpAddr> = [false, true].into_iter().flat_map(cards::all).collect();
     let internal = if config.advertise_internal.is_empty() {
         Vec::new()
     } else {
-        advertise(&config.advertise_internal, &listening)
+        advertise(&config.advertise_internal, &listening, &cards)
     };
     Ok(Settings {
         node: config.node.clone(),
         domains: config.domains(),
         realm: config.realm().to_owned(),
-        advertised: advertise(&config.advertise, &listening),
+        advertised: advertise(&config.advertise, &listening, &cards),
         internal,
         datagram_sockets: addresses.udp.clone(),
         trusted: networks("trusted_networks", &config.trusted_networks)?,
@@ -578,7 +589,9 @@ mod tests {
             .iter()
             .map(|a| (Transport::Udp, a.parse().expect("an address")))
             .collect();
-        let advertised = advertise(&entries, &listening);
+        let cards = ["192.0.2.7", "198.51.100.7", "2001:db8::7"];
+        let cards = cards.map(|ip| ip.parse().expect("an address"));
+        let advertised = advertise(&entries, &listening, &cards);
         advertised.iter().map(Advertised::host_port).collect()
     }
 
@@ -592,6 +605,19 @@ mod tests {
         assert_eq!(
             told(&["203.0.113.5"], &["10.0.0.1:5060", "[::1]:5062"]),
             ["203.0.113.5:5060", "[::1]:5062"]
+        );
+    }
+
+    #[test]
+    fn a_listener_on_all_cards_is_advertised_by_each_of_them() {
+        assert_eq!(
+            told(&[], &["0.0.0.0:5060", "[::]:5060"]),
+            ["192.0.2.7:5060", "198.51.100.7:5060", "[2001:db8::7]:5060"]
+        );
+        assert_eq!(told(&[], &["10.0.0.1:5060"]), ["10.0.0.1:5060"]);
+        assert_eq!(
+            told(&["203.0.113.5"], &["0.0.0.0:5060"]),
+            ["203.0.113.5:5060"]
         );
     }
 

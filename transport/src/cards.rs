@@ -33,8 +33,25 @@ fn routed(ipv6: bool) -> Option<IpAddr> {
     reachable(ip).then_some(ip)
 }
 
+/// All addresses of one family that others may reach this machine by, [`outward`] first.
+#[must_use]
+pub fn all(ipv6: bool) -> Vec<IpAddr> {
+    let mut found: Vec<IpAddr> = outward(ipv6).into_iter().collect();
+    for ip in of_cards(ipv6) {
+        if !found.contains(&ip) {
+            found.push(ip);
+        }
+    }
+    found
+}
+
 fn first_card(ipv6: bool) -> Option<IpAddr> {
-    getifaddrs().ok()?.find_map(|card| {
+    of_cards(ipv6).next()
+}
+
+fn of_cards(ipv6: bool) -> impl Iterator<Item = IpAddr> {
+    let cards = getifaddrs().into_iter().flatten();
+    cards.filter_map(move |card| {
         let up = card.flags.contains(InterfaceFlags::IFF_UP)
             && !card.flags.contains(InterfaceFlags::IFF_LOOPBACK);
         let address = card.address.filter(|_| up)?;
@@ -65,6 +82,9 @@ mod tests {
             for found in [routed(ipv6), first_card(ipv6), outward(ipv6)] {
                 assert!(found.is_none_or(|ip| ip.is_ipv6() == ipv6 && reachable(ip)));
             }
+            let all = all(ipv6);
+            assert_eq!(all.first().copied(), outward(ipv6));
+            assert!(all.iter().all(|ip| ip.is_ipv6() == ipv6 && reachable(*ip)));
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use common::{V4, V6, bind, failed, listen, message, options, soon};
 use sip::{FlowId, Hop, Transport};
@@ -32,6 +34,47 @@ async fn a_datagram_is_answered_on_its_flow() {
             "the flow is the same every time"
         );
     }
+}
+
+#[tokio::test]
+async fn a_socket_for_all_cards_answers_from_the_one_that_was_reached() {
+    for (any, reached) in [
+        ("0.0.0.0:0", &["127.0.0.1", "127.0.0.2"][..]),
+        ("[::]:0", &["::1"]),
+    ] {
+        let (transports, mut input, at) = bind(Transport::Udp, any, Options::default());
+        for ip in reached {
+            let at = SocketAddr::new(ip.parse().unwrap(), at.port());
+            let phone = UdpSocket::bind((at.ip(), 0)).await.unwrap();
+            phone.connect(at).await.unwrap();
+            phone.send(&options("a")).await.unwrap();
+            let (hop, _) = message(&mut input).await;
+            assert_eq!(hop.local, Some(at));
+            // A connected socket takes nothing from elsewhere.
+            transports.send(1, hop, Bytes::from_static(b"answer"));
+            let mut buffer = [0; 100];
+            let length = soon(phone.recv(&mut buffer)).await.unwrap();
+            assert_eq!(&buffer[..length], b"answer");
+            let mut binding = b"\x00\x01\x00\x00\x21\x12\xa4\x42".to_vec();
+            binding.extend_from_slice(b"123456789012");
+            phone.send(&binding).await.unwrap();
+            soon(phone.recv(&mut buffer)).await.unwrap();
+            assert_eq!(&buffer[..2], b"\x01\x01");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_to_leave_from_an_address_that_is_gone_leaves_from_another() {
+    let (transports, _input, at) = bind(Transport::Udp, "0.0.0.0:0", Options::default());
+    let phone = UdpSocket::bind(V4).await.unwrap();
+    let gone = SocketAddr::new("192.0.2.77".parse().unwrap(), at.port());
+    let hop = Hop {
+        local: Some(gone),
+        ..Hop::to(Transport::Udp, phone.local_addr().unwrap())
+    };
+    transports.send(1, hop, Bytes::from_static(b"x"));
+    soon(phone.recv_from(&mut [0; 100])).await.unwrap();
 }
 
 #[tokio::test]
