@@ -15,10 +15,13 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 
-/// Years a generated certificate is good for; it is made anew when its names change.
+/// Years a generated certificate is good for; it is made anew when it lacks a name.
 const YEARS: i32 = 10;
 /// Line in front of a generated certificate that says what it was made for.
 const NAMES_LINE: &str = "names: ";
+/// Names a generated certificate may have for the sake of earlier networks. Fewer make a machine that moves between
+/// more of them show a new certificate when it returns to one; each lengthens the handshake.
+const NAMES_KEPT: usize = 64;
 
 /// Where the certificate comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,7 +110,9 @@ pub enum Trust {
 }
 
 /// Loads the certificate, or makes one for `names` (host names and IP addresses; `localhost`, `127.0.0.1` and
-/// `::1` are added). A generated one is kept, and made anew when the names change or it runs out.
+/// `::1` are added). A generated one is kept while it has all of them; else it is made anew for these and the ones it
+/// had, so that a machine that moves to and fro does not show others a new one each time. It is also made anew before
+/// it runs out.
 ///
 /// # Errors
 /// [`TlsError`] names the file.
@@ -118,10 +123,20 @@ pub fn load_or_generate(
     match source {
         CertificateSource::Pem { chain, key } => load(chain, key, false),
         CertificateSource::Directory(directory) => {
-            let names = all_names(names);
+            let mut names = all_names(names);
             let (chain, key) = (directory.join("certificate.pem"), directory.join("key.pem"));
-            let fresh = is_current(&chain, &names) && key.exists();
+            let kept = if key.exists() {
+                kept_names(&chain)
+            } else {
+                Vec::new()
+            };
+            let fresh = names.iter().all(|name| kept.contains(name));
             if !fresh {
+                let earlier = kept.into_iter().filter(|name| !names.contains(name));
+                let room = NAMES_KEPT.saturating_sub(names.len());
+                let earlier: Vec<String> = earlier.take(room).collect();
+                names.extend(earlier);
+                names.sort();
                 generate(directory, &chain, &key, &names)?;
             }
             load(&chain, &key, !fresh)
@@ -202,18 +217,20 @@ fn preamble(names: &[String], until: i32) -> String {
     format!("{NAMES_LINE}{}\nuntil: {until}\n", names.join(" "))
 }
 
-/// Whether the kept certificate was made for these names and is good for another year.
-fn is_current(chain: &Path, names: &[String]) -> bool {
-    let Ok(text) = fs::read_to_string(chain) else {
-        return false;
-    };
+/// What the kept certificate was made for; nothing where there is none that is good for another year.
+fn kept_names(chain: &Path) -> Vec<String> {
+    let text = fs::read_to_string(chain).unwrap_or_default();
     let mut lines = text.lines();
-    let same =
-        lines.next().and_then(|l| l.strip_prefix(NAMES_LINE)) == Some(names.join(" ").as_str());
+    let names = lines.next().and_then(|l| l.strip_prefix(NAMES_LINE));
     let until = lines
         .next()
         .and_then(|l| l.strip_prefix("until: ")?.parse::<i32>().ok());
-    same && until.is_some_and(|until| until > current_year() + 1)
+    match names {
+        Some(names) if until.is_some_and(|until| until > current_year() + 1) => {
+            names.split_whitespace().map(str::to_owned).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn generate(directory: &Path, chain: &Path, key: &Path, names: &[String]) -> Result<(), TlsError> {

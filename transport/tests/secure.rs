@@ -162,7 +162,7 @@ async fn listeners_that_cannot_be_opened_are_named() {
 }
 
 #[test]
-fn a_certificate_is_kept_until_its_names_change() {
+fn a_certificate_is_kept_until_it_lacks_a_name() {
     let directory = tempfile::tempdir().unwrap();
     let first = identity(directory.path(), &["a.example.com", "192.0.2.1"]);
     assert!(first.generated);
@@ -177,11 +177,31 @@ fn a_certificate_is_kept_until_its_names_change() {
     );
     assert!(!again.generated);
     assert_eq!(first.chain, again.chain);
+    let fewer = identity(directory.path(), &["a.example.com"]);
+    assert_eq!(first.chain, fewer.chain);
     let changed = identity(directory.path(), &["b.example.com"]);
     assert!(changed.generated);
     assert_ne!(first.chain, changed.chain);
     std::fs::remove_file(directory.path().join("key.pem")).unwrap();
     assert!(identity(directory.path(), &["b.example.com"]).generated);
+}
+
+#[test]
+fn a_machine_that_returns_to_a_network_shows_the_certificate_it_showed_last() {
+    let directory = tempfile::tempdir().unwrap();
+    identity(directory.path(), &["192.0.2.1"]);
+    let elsewhere = identity(directory.path(), &["198.51.100.1"]);
+    assert!(elsewhere.generated);
+    let back = identity(directory.path(), &["192.0.2.1"]);
+    assert!(!back.generated);
+    assert_eq!(back.chain, elsewhere.chain);
+    for network in 0..200 {
+        let name = format!("203.0.113.{network}");
+        assert!(identity(directory.path(), &[&name]).generated);
+    }
+    let text = std::fs::read_to_string(directory.path().join("certificate.pem")).unwrap();
+    let names = text.lines().next().unwrap().split_whitespace().count() - 1;
+    assert_eq!(names, 64, "it does not grow for ever");
 }
 
 #[test]
