@@ -2,6 +2,8 @@
 //!
 //! TOML:
 //! ```toml
+//! realm = "example.org"
+//!
 //! [[user]]
 //! name = "alice"
 //! display = "Alice Liddell"
@@ -106,6 +108,8 @@ fn is_hex(text: &str, digits: usize) -> bool {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TomlFile {
+    /// What the passwords were hashed with; files that were written by hand may not say.
+    realm: Option<toml::Spanned<String>>,
     #[serde(default)]
     user: Vec<toml::Spanned<TomlUser>>,
 }
@@ -130,7 +134,25 @@ pub fn load(path: &Path, realm: &str) -> Result<Users, UsersError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Users::default()),
         Err(e) => return Err(file_error(path, e)),
     };
-    parse(path, &text, realm)
+    parse(path, &text, Some(realm))
+}
+
+/// The realm that the file says its passwords are for.
+///
+/// # Errors
+/// [`UsersError`] with file and line.
+pub fn realm(path: &Path) -> Result<Option<String>, UsersError> {
+    match read(path) {
+        Ok(text) if !is_csv(path) => realm_of(path, &text),
+        Ok(_) => Ok(None),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(file_error(path, e)),
+    }
+}
+
+fn realm_of(path: &Path, text: &str) -> Result<Option<String>, UsersError> {
+    let file = toml_file(path, text)?;
+    Ok(file.realm.map(toml::Spanned::into_inner))
 }
 
 /// What keeps users out who are in the file: a client answers the first algorithm that it knows (RFC 8760 §2.5), also
@@ -182,11 +204,15 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-fn parse(path: &Path, text: &str, realm: &str) -> Result<Users, UsersError> {
+/// The users in `text`, read as the file at `path` would be; without a realm, for whichever they are.
+///
+/// # Errors
+/// [`UsersError`] with file and line.
+pub fn parse(path: &Path, text: &str, realm: Option<&str>) -> Result<Users, UsersError> {
     let entries = if is_csv(path) {
         parse_csv(path, text, realm)?
     } else {
-        parse_toml(path, text)?
+        parse_toml(path, text, realm)?
     };
     let mut users = Users::default();
     for (line, user) in entries {
@@ -219,11 +245,28 @@ fn line_of(text: &str, offset: usize) -> usize {
         + 1
 }
 
-fn parse_toml(path: &Path, text: &str) -> Result<Vec<(usize, User)>, UsersError> {
-    let file: TomlFile = toml::from_str(text).map_err(|e| {
+fn toml_file(path: &Path, text: &str) -> Result<TomlFile, UsersError> {
+    toml::from_str(text).map_err(|e| {
         let line = e.span().map_or(1, |span| line_of(text, span.start));
         line_error(path, line, e.message())
-    })?;
+    })
+}
+
+fn parse_toml(
+    path: &Path,
+    text: &str,
+    realm: Option<&str>,
+) -> Result<Vec<(usize, User)>, UsersError> {
+    let file = toml_file(path, text)?;
+    if let (Some(written), Some(realm)) = (&file.realm, realm)
+        && written.get_ref() != realm
+    {
+        let what = format!(
+            "the passwords in it are for the realm {:?}, not {realm:?}: nobody could log in",
+            written.get_ref()
+        );
+        return Err(line_error(path, line_of(text, written.span().start), what));
+    }
     let mut users = Vec::with_capacity(file.user.len());
     for entry in file.user {
         let line = line_of(text, entry.span().start);
@@ -248,7 +291,11 @@ fn parse_toml(path: &Path, text: &str) -> Result<Vec<(usize, User)>, UsersError>
     Ok(users)
 }
 
-fn parse_csv(path: &Path, text: &str, realm: &str) -> Result<Vec<(usize, User)>, UsersError> {
+fn parse_csv(
+    path: &Path,
+    text: &str,
+    realm: Option<&str>,
+) -> Result<Vec<(usize, User)>, UsersError> {
     let mut users = Vec::new();
     for (index, row) in text.lines().enumerate() {
         let line = index + 1;
@@ -264,6 +311,7 @@ fn parse_csv(path: &Path, text: &str, realm: &str) -> Result<Vec<(usize, User)>,
             sha256: None,
             md5: None,
         };
+        let mut named = realm;
         for field in fields.filter(|f| !f.is_empty()) {
             let hashed = user.sha256.is_some() || user.md5.is_some();
             if is_hex(field, 64) {
@@ -272,11 +320,14 @@ fn parse_csv(path: &Path, text: &str, realm: &str) -> Result<Vec<(usize, User)>,
                 user.md5 = Some(field.to_ascii_lowercase());
             } else if hashed && user.display.is_empty() {
                 user.display = field.to_owned();
-            } else if hashed || field != realm {
+            } else if hashed || named.is_some_and(|realm| field != realm) {
+                let realm = named.map_or_else(String::new, |realm| format!(" {realm:?}"));
                 let what = format!(
-                    "{field:?} is neither an HA1 (64 or 32 hex digits) nor the realm {realm:?}"
+                    "{field:?} is neither an HA1 (64 or 32 hex digits) nor the realm{realm}"
                 );
                 return Err(line_error(path, line, what));
+            } else {
+                named = Some(field);
             }
         }
         users.push((line, user));
@@ -304,14 +355,19 @@ pub fn add(
         Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
         Err(e) => return Err(file_error(path, e)),
     };
-    let known = parse(path, &text, realm)?.get(name).is_some();
-    let mut text = if known {
-        without(path, &text, realm, name)?
+    let users = parse(path, &text, Some(realm))?;
+    let mut text = if users.get(name).is_some() {
+        without(path, &text, name)?
     } else {
         text
     };
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
+    }
+    let quoted = |s: &str| toml::Value::String(s.to_owned()).to_string();
+    // Whom somebody else wrote into it may have been hashed for another.
+    if users.is_empty() && !is_csv(path) && realm_of(path, &text)?.is_none() {
+        text.push_str(&format!("realm = {}\n", quoted(realm)));
     }
     let ha1 = Ha1::new(name, realm, password);
     if is_csv(path) {
@@ -324,7 +380,6 @@ pub fn add(
         if !text.is_empty() {
             text.push('\n');
         }
-        let quoted = |s: &str| toml::Value::String(s.to_owned()).to_string();
         text.push_str(&format!(
             "[[user]]\nname = {}\ndisplay = {}\nsha256 = \"{}\"\nmd5 = \"{}\"\n",
             quoted(name),
@@ -333,23 +388,34 @@ pub fn add(
             ha1.md5
         ));
     }
-    parse(path, &text, realm)?;
+    parse(path, &text, Some(realm))?;
     replace(path, &text)
 }
 
-/// The users of the file, in order of names.
+/// The users of the file, in order of names; with a realm, those whose passwords are for it.
 ///
 /// # Errors
 /// [`UsersError`] with file and line.
-pub fn list(path: &Path, realm: &str) -> Result<Vec<User>, UsersError> {
-    Ok(load(path, realm)?.iter().cloned().collect())
+pub fn list(path: &Path, realm: Option<&str>) -> Result<Vec<User>, UsersError> {
+    let text = read(path).map_err(|e| file_error(path, e))?;
+    Ok(parse(path, &text, realm)?.iter().cloned().collect())
+}
+
+/// Whether this is the password of a user.
+#[must_use]
+pub fn is_password(users: &Users, realm: &str, name: &str, password: &str) -> bool {
+    let ha1 = Ha1::new(name, realm, password);
+    users.get(name).is_some_and(|user| match &user.sha256 {
+        Some(sha256) => *sha256 == ha1.sha256,
+        None => user.md5.as_ref() == Some(&ha1.md5),
+    })
 }
 
 /// Removes a user. The rest of the file stays as it is.
 ///
 /// # Errors
 /// [`UsersError::Unknown`], or what is wrong with the file.
-pub fn remove(path: &Path, realm: &str, name: &str) -> Result<(), UsersError> {
+pub fn remove(path: &Path, realm: Option<&str>, name: &str) -> Result<(), UsersError> {
     let text = read(path).map_err(|e| file_error(path, e))?;
     if parse(path, &text, realm)?.get(name).is_none() {
         return Err(UsersError::Unknown {
@@ -357,21 +423,21 @@ pub fn remove(path: &Path, realm: &str, name: &str) -> Result<(), UsersError> {
             name: name.to_owned(),
         });
     }
-    replace(path, &without(path, &text, realm, name)?)
+    replace(path, &without(path, &text, name)?)
 }
 
 /// The text without the lines of one user.
-fn without(path: &Path, text: &str, realm: &str, name: &str) -> Result<String, UsersError> {
+fn without(path: &Path, text: &str, name: &str) -> Result<String, UsersError> {
     let lines: Vec<&str> = text.lines().collect();
     let (from, to) = if is_csv(path) {
-        let entries = parse_csv(path, text, realm)?;
+        let entries = parse_csv(path, text, None)?;
         let line = entries
             .iter()
             .find(|(_, u)| u.name == name)
             .map_or(0, |(line, _)| *line);
         (line.saturating_sub(1), line)
     } else {
-        let entries = parse_toml(path, text)?;
+        let entries = parse_toml(path, text, None)?;
         let heads: Vec<usize> = lines
             .iter()
             .enumerate()
@@ -388,7 +454,7 @@ fn without(path: &Path, text: &str, realm: &str, name: &str) -> Result<String, U
                 .into_iter()
                 .map(|(_, u)| u)
                 .filter(|u| u.name != name);
-            return Ok(write_toml(kept));
+            return Ok(write_toml(realm_of(path, text)?, kept));
         }
         let from = heads.get(place).copied().unwrap_or(lines.len());
         (from, heads.get(place + 1).copied().unwrap_or(lines.len()))
@@ -403,9 +469,11 @@ fn without(path: &Path, text: &str, realm: &str, name: &str) -> Result<String, U
     Ok(out)
 }
 
-fn write_toml(users: impl Iterator<Item = User>) -> String {
+fn write_toml(realm: Option<String>, users: impl Iterator<Item = User>) -> String {
     let quoted = |s: &str| toml::Value::String(s.to_owned()).to_string();
-    let mut out = String::new();
+    let mut out = realm.map_or_else(String::new, |realm| {
+        format!("realm = {}\n\n", quoted(&realm))
+    });
     for user in users {
         out.push_str(&format!(
             "[[user]]\nname = {}\ndisplay = {}\n",
@@ -491,24 +559,59 @@ mod tests {
         add(&path, "example.org", "alice", "secret", "Alice \"A\"").expect("added");
         add(&path, "example.org", "bob", "secret", "").expect("added");
         add(&path, "example.org", "alice", "other", "Alice").expect("changed");
-        let users = list(&path, "example.org").expect("reads");
+        let users = list(&path, Some("example.org")).expect("reads");
         let names: Vec<_> = users.iter().map(|u| u.name.as_str()).collect();
         assert_eq!(names, ["alice", "bob"]);
         assert_eq!(
             users[0].sha256,
             Some(Ha1::new("alice", "example.org", "other").sha256)
         );
-        remove(&path, "example.org", "alice").expect("removed");
+        remove(&path, None, "alice").expect("removed");
         assert!(
             fs::read_to_string(&path)
                 .expect("text")
                 .starts_with("# the staff\n")
         );
-        assert_eq!(list(&path, "example.org").expect("reads").len(), 1);
+        assert_eq!(list(&path, Some("example.org")).expect("reads").len(), 1);
         assert!(matches!(
-            remove(&path, "example.org", "alice"),
+            remove(&path, None, "alice"),
             Err(UsersError::Unknown { .. })
         ));
+    }
+
+    #[test]
+    fn file_remembers_its_realm_and_takes_no_password_for_another() {
+        let (_keep, path) = file("users.toml", "# the staff\n");
+        add(&path, "example.org", "alice", "secret", "").expect("added");
+        assert_eq!(realm(&path).expect("reads").as_deref(), Some("example.org"));
+        let wrong = "the realm \"example.org\", not \"other.org\"";
+        for refused in [
+            add(&path, "other.org", "bob", "secret", ""),
+            load(&path, "other.org").map(drop),
+            list(&path, Some("other.org")).map(drop),
+            remove(&path, Some("other.org"), "alice"),
+        ] {
+            let told = refused.expect_err("another realm").to_string();
+            assert!(
+                told.contains("users.toml:2: ") && told.contains(wrong),
+                "{told}"
+            );
+        }
+        assert_eq!(list(&path, None).expect("reads").len(), 1);
+        remove(&path, None, "alice").expect("removed");
+        assert_eq!(realm(&path).expect("reads").as_deref(), Some("example.org"));
+        // Written anew, where it is not in the form we write.
+        let md5 = "b".repeat(32);
+        let text = format!(
+            "realm = \"example.org\"\nuser = [{{name = \"a\", md5 = \"{md5}\"}}, {{name = \"b\", md5 = \"{md5}\"}}]\n"
+        );
+        fs::write(&path, text).expect("written");
+        remove(&path, None, "a").expect("removed");
+        assert_eq!(realm(&path).expect("reads").as_deref(), Some("example.org"));
+        // Nobody knows what these were hashed for.
+        fs::write(&path, format!("[[user]]\nname = \"a\"\nmd5 = \"{md5}\"\n")).expect("written");
+        add(&path, "other.org", "b", "secret", "").expect("added");
+        assert_eq!(realm(&path).expect("reads"), None);
     }
 
     #[test]
@@ -525,8 +628,9 @@ mod tests {
         assert_eq!(alice.md5, Some(md5.to_ascii_lowercase()));
         assert_eq!(alice.display, "Alice L");
         assert_eq!(users.get("bob").expect("there").sha256, None);
+        assert_eq!(list(&path, None).expect("reads").len(), 2);
         add(&path, "example.org", "carol", "pw", "Carol, C").expect("added");
-        remove(&path, "example.org", "alice").expect("removed");
+        remove(&path, None, "alice").expect("removed");
         let users = load(&path, "example.org").expect("reads");
         assert_eq!(users.get("carol").expect("there").display, "Carol  C");
         assert_eq!(users.len(), 2);
@@ -614,13 +718,13 @@ mod tests {
                 }
             }
             let text = String::from_utf8_lossy(&bytes);
-            let Ok(users) = parse(path, &text, "example.org") else {
+            let Ok(users) = parse(path, &text, Some("example.org")) else {
                 continue;
             };
             read += 1;
             for user in users.iter() {
-                let rest = without(path, &text, "example.org", &user.name).expect("it parsed");
-                let rest = parse(path, &rest, "example.org").expect("the rest parses");
+                let rest = without(path, &text, &user.name).expect("it parsed");
+                let rest = parse(path, &rest, Some("example.org")).expect("the rest parses");
                 assert!(rest.get(&user.name).is_none(), "{text}");
                 assert_eq!(rest.len() + 1, users.len(), "{text}");
             }

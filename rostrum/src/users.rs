@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use crate::config;
+
 /// What to do with the file.
 #[derive(Subcommand, Debug)]
 pub enum UserCommand {
@@ -35,15 +37,34 @@ pub enum UserCommand {
     },
 }
 
-/// Which file.
+/// Which file, and for which realm.
 #[derive(Args, Debug)]
 pub struct UsersFile {
-    /// The users' file: `users` in [registrar]
-    #[arg(long, default_value = "users.toml")]
-    file: PathBuf,
-    /// Realm that the passwords are for: `realm` in [registrar], or its `domain`
+    /// The users' file: `users` in [registrar] [default: that of --config, else users.toml]
     #[arg(long)]
-    realm: String,
+    file: Option<PathBuf>,
+    /// Realm that the passwords are for: `realm` in [registrar], or its `domain` [default: that of --config, else the
+    /// one the file has]
+    #[arg(long)]
+    realm: Option<String>,
+    /// The registrar's configuration file, which says both
+    #[arg(long, env = "ROSTRUM_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// The file and, where anybody said so, the realm.
+type Chosen = (PathBuf, Option<String>);
+
+impl UsersFile {
+    fn choose(self) -> Result<Chosen, String> {
+        let config = match &self.config {
+            Some(path) => Some(config::read(path).map_err(|p| config::told(&p))?.registrar),
+            None => None,
+        };
+        let file = self.file.or_else(|| Some(config.as_ref()?.users.clone()));
+        let realm = self.realm.or_else(|| Some(config?.realm().to_owned()));
+        Ok((file.unwrap_or_else(|| "users.toml".into()), realm))
+    }
 }
 
 /// Does it.
@@ -55,6 +76,17 @@ pub fn run(command: UserCommand) -> Result<(), String> {
             password,
             file,
         } => {
+            let (file, realm) = file.choose()?;
+            let realm = match realm {
+                Some(realm) => Some(realm),
+                None => registrar::users::realm(&file).map_err(|e| e.to_string())?,
+            };
+            let realm = realm.ok_or_else(|| {
+                format!(
+                    "{} does not say which realm passwords are for: give --realm example.org, or the registrar's --config",
+                    file.display()
+                )
+            })?;
             let password = match password {
                 Some(password) => password,
                 None => read_password(&name)?,
@@ -62,19 +94,20 @@ pub fn run(command: UserCommand) -> Result<(), String> {
             if password.is_empty() {
                 return Err("an empty password lets anybody in: give one".into());
             }
-            registrar::users::add(&file.file, &file.realm, &name, &password, &display)
+            registrar::users::add(&file, &realm, &name, &password, &display)
                 .map_err(|e| e.to_string())?;
             println!("{name} may register; running registrars know within a second");
         }
         UserCommand::List { file } => {
-            for user in
-                registrar::users::list(&file.file, &file.realm).map_err(|e| e.to_string())?
-            {
+            let (file, realm) = file.choose()?;
+            let users = registrar::users::list(&file, realm.as_deref());
+            for user in users.map_err(|e| e.to_string())? {
                 println!("{}\t{}", user.name, user.display);
             }
         }
         UserCommand::Remove { name, file } => {
-            registrar::users::remove(&file.file, &file.realm, &name).map_err(|e| e.to_string())?;
+            let (file, realm) = file.choose()?;
+            registrar::users::remove(&file, realm.as_deref(), &name).map_err(|e| e.to_string())?;
             println!("{name} may no longer register");
         }
     }

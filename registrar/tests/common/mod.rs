@@ -72,15 +72,10 @@ impl Site {
 
     pub async fn start_with(change: fn(&mut Config)) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        let mut config = config(directory.path());
+        change(&mut config);
         for name in ["alice", "bob"] {
-            users::add(
-                &directory.path().join("users.toml"),
-                DOMAIN,
-                name,
-                "secret",
-                "",
-            )
-            .expect("added");
+            users::add(&config.users, config.realm(), name, "secret", "").expect("added");
         }
         let engine = StoreConfig::Embedded(EmbeddedConfig {
             path: directory.path().join("store"),
@@ -148,12 +143,12 @@ pub struct Ua {
 impl Ua {
     pub async fn udp(user: &str, registrar: SocketAddr) -> Self {
         let any = if registrar.is_ipv4() {
-            "127.0.0.1:0"
+            "0.0.0.0:0"
         } else {
-            "[::1]:0"
+            "[::]:0"
         };
         let socket = UdpSocket::bind(any).await.expect("a port");
-        socket.connect(registrar).await.expect("loopback");
+        socket.connect(registrar).await.expect("this machine");
         let local = socket.local_addr().expect("bound");
         Self::new(user, Wire::Udp(socket), local, "UDP")
     }
