@@ -14,7 +14,6 @@ use serde_json::json;
 use transport::cards;
 
 use crate::config::{self, Config, Engine, Role};
-use crate::observe;
 use crate::roles::Roles;
 use summary::Summary;
 
@@ -68,16 +67,14 @@ struct Account {
 
 /// Starts the lab, says where everything is, and runs until Ctrl-C.
 pub async fn run(args: LabArgs) -> Result<(), String> {
-    let log = observe::Log {
-        level: args.log.clone(),
-        ..observe::Log::default()
-    };
-    observe::start_logging(&log)?;
     let hosts = Hosts::choose(&args.host);
     let domain = args
         .domain
         .clone()
         .unwrap_or_else(|| bracketed(hosts.first()));
+    let config = config::overridden(&config(&args, &hosts, &domain)?)
+        .map_err(|problems| config::told(&problems))?;
+    crate::start_logging(&config.log)?;
     let folder = |e: std::io::Error| {
         format!(
             "{}: {e}; choose another folder with --data",
@@ -86,10 +83,7 @@ pub async fn run(args: LabArgs) -> Result<(), String> {
     };
     fs::create_dir_all(&args.data).map_err(folder)?;
     let accounts = accounts(&args.data)?;
-    let all = [Role::Registrar, Role::MeetingManager, Role::Switch];
-    let config = config::overridden(&config(&args, &hosts, &domain)?, &all)
-        .map_err(|problems| config::told(&problems))?;
-    let roles = Roles::start(&config, &all)
+    let roles = Roles::start(&config, &Role::ALL)
         .await
         .map_err(|e| format!("{e}\n    (--port-base chooses other ports, 0 free ones)"))?;
     let summary = Summary::new(&roles, &config, &hosts, &accounts);
@@ -160,7 +154,8 @@ fn bracketed(ip: IpAddr) -> String {
     }
 }
 
-/// The accounts of the folder, made at the first start; with the users' file the registrar reads.
+/// The accounts of the folder that still let somebody in, made at the first start; with the users' file the registrar
+/// reads.
 fn accounts(data: &Path) -> Result<Vec<Account>, String> {
     let path = data.join("accounts.json");
     let told = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
@@ -194,16 +189,20 @@ fn accounts(data: &Path) -> Result<Vec<Account>, String> {
         }
         Err(e) => return Err(told(&e)),
     };
+    let file = |e: registrar::users::UsersError| e.to_string();
     let users = data.join("users.toml");
     if !users.exists() {
         for account in &accounts {
             let mut display = account.user.clone();
             display[..1].make_ascii_uppercase();
             registrar::users::add(&users, REALM, &account.user, &account.password, &display)
-                .map_err(|e| e.to_string())?;
+                .map_err(file)?;
         }
     }
-    Ok(accounts)
+    // whoever was removed, or given another password, is none to try
+    let now = registrar::users::load(&users, REALM).map_err(file)?;
+    let is_good = |a: &Account| registrar::users::is_password(&now, REALM, &a.user, &a.password);
+    Ok(accounts.into_iter().filter(is_good).collect())
 }
 
 /// The same configuration that the roles would read from files.
@@ -242,6 +241,7 @@ fn config(args: &LabArgs, hosts: &Hosts, domain: &str) -> Result<Config, String>
     }
 
     let mut config = Config::default();
+    config.log.level.clone_from(&args.log);
     config.admin.listen = loopback(4);
     // no balancer is in front of a lab
     config.admin.drain_seconds = 0;
@@ -264,7 +264,6 @@ fn config(args: &LabArgs, hosts: &Hosts, domain: &str) -> Result<Config, String>
     registrar.tls = on(1);
     registrar.http = local;
     registrar.https = on(3);
-    registrar.advertise = hosts.told.iter().map(|ip| bracketed(*ip)).collect();
     registrar.data = args.data.join("registrar");
     registrar.users = args.data.join("users.toml");
     registrar.meetings = MEETINGS
@@ -302,4 +301,29 @@ fn config(args: &LabArgs, hosts: &Hosts, domain: &str) -> Result<Config, String>
     switch.webrtc_port = port(10);
     switch.plain_ports = [port(100), port(899)];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accounts_whose_password_is_no_longer_that_or_that_are_gone_are_not_listed() {
+        let data = tempfile::tempdir().expect("a temporary folder");
+        let names = |accounts: &[Account]| -> Vec<String> {
+            accounts.iter().map(|a| a.user.clone()).collect()
+        };
+        let first = accounts(data.path()).expect("made");
+        assert_eq!(names(&first), USERS);
+        let users = data.path().join("users.toml");
+        registrar::users::add(&users, REALM, "alice", "other", "").expect("changed");
+        registrar::users::remove(&users, None, "carol").expect("removed");
+        registrar::users::add(&users, REALM, "erin", "secret", "").expect("added");
+        let second = accounts(data.path()).expect("kept");
+        assert_eq!(names(&second), ["bob", "dave"]);
+        assert_eq!(second[0].password, first[1].password);
+        let (again, password) = ("alice", &first[0].password);
+        registrar::users::add(&users, REALM, again, password, "").expect("changed");
+        assert_eq!(accounts(data.path()).expect("kept").len(), 3);
+    }
 }

@@ -14,7 +14,7 @@ mod web;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use config::Role;
 use roles::Roles;
@@ -63,6 +63,9 @@ enum ConfigCommand {
     Check {
         /// The file
         file: PathBuf,
+        /// Role that the file is for; may be given several times [default: those it has a table for, else all]
+        #[arg(long, value_delimiter = ',')]
+        role: Vec<Role>,
     },
 }
 
@@ -87,14 +90,7 @@ fn run(command: Command) -> Result<(), String> {
             print!("{}", config::default_file());
             Ok(())
         }
-        Command::Config(ConfigCommand::Check { file }) => {
-            load(
-                &file,
-                &[Role::Registrar, Role::MeetingManager, Role::Switch],
-            )?;
-            println!("{}: nothing wrong", file.display());
-            Ok(())
-        }
+        Command::Config(ConfigCommand::Check { file, role }) => check(&file, role),
         Command::User(command) => users::run(command),
         Command::Meeting(command) => block_on(meetings::run(command)),
     }
@@ -113,8 +109,47 @@ fn load(file: &std::path::Path, roles: &[Role]) -> Result<config::Config, String
     config::load(file, roles).map_err(|problems| config::told(&problems))
 }
 
+fn check(file: &std::path::Path, named: Vec<Role>) -> Result<(), String> {
+    let roles = match named.is_empty() {
+        true => config::roles_of(file),
+        false => named,
+    };
+    let names: Vec<String> = roles.iter().map(ToString::to_string).collect();
+    let names = names.join(", ");
+    load(file, &roles).map_err(|e| format!("{e}\nchecked for: {names}"))?;
+    println!("{}: nothing wrong for: {names}", file.display());
+    for variable in unknown_variables() {
+        eprintln!("warning: environment variable {variable} names no setting");
+    }
+    Ok(())
+}
+
+/// Variables that look like ours, and mean nothing here.
+fn unknown_variables() -> Vec<String> {
+    fn own(command: &clap::Command, names: &mut Vec<String>) {
+        let variables = command.get_arguments().filter_map(clap::Arg::get_env);
+        names.extend(variables.map(|name| name.to_string_lossy().into_owned()));
+        for inner in command.get_subcommands() {
+            own(inner, names);
+        }
+    }
+    let mut names = Vec::new();
+    own(&Cli::command(), &mut names);
+    config::variables()
+        .filter(|name| !name.contains("__") && !names.contains(name))
+        .collect()
+}
+
+fn start_logging(log: &observe::Log) -> Result<(), String> {
+    observe::start_logging(log)?;
+    for variable in unknown_variables() {
+        tracing::warn!("environment variable {variable} names no setting");
+    }
+    Ok(())
+}
+
 fn role(args: &RoleArgs, role: Role) -> Result<(), String> {
     let config = load(&args.config, &[role])?;
-    observe::start_logging(&config.log)?;
+    start_logging(&config.log)?;
     block_on(async move { Roles::start(&config, &[role]).await?.run().await })
 }

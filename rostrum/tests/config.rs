@@ -84,7 +84,16 @@ fn each_mistake_is_told_with_file_line_and_what_to_write_instead() {
             2,
             "another port",
         ),
-        ("[switch]\nplain_ports = [5000, 6000]\n", 2, "another port"),
+        (
+            "[registrar]\n[switch]\nplain_ports = [5000, 6000]\n",
+            3,
+            "another port",
+        ),
+        (
+            "[store]\nengine = \"embedded\"\n",
+            2,
+            "write \"etcd\", or use rostrum lab",
+        ),
         ("[admin]\nlisten = \"127.0.0.1:5060\"\n", 2, "another port"),
         (
             "[registrar]\nadvertise = [\"1.2.3.400\"]\n",
@@ -157,6 +166,64 @@ fn every_mistake_is_told_at_once() {
     }
     let problems = told.matches("rostrum.toml:").count();
     assert_eq!(problems, 9, "{told}");
+}
+
+#[test]
+fn file_is_checked_for_the_roles_it_is_for() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let path = file(directory.path(), "[switch]\nplain_ports = [5000, 6000]\n");
+    let checked = run(&mut check(&path));
+    assert!(checked.status.success(), "{}", errors(&checked));
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(told.ends_with("nothing wrong for: switch\n"), "{told}");
+    let checked = run(check(&path).args(["--role", "registrar", "--role", "switch"]));
+    let told = errors(&checked);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(told.contains("another port"), "{told}");
+    assert!(told.ends_with("checked for: registrar, switch\n"), "{told}");
+    let default = run(&mut rostrum(&["config", "default"]));
+    let path = file(directory.path(), &String::from_utf8_lossy(&default.stdout));
+    let told = run(&mut check(&path)).stdout;
+    let told = String::from_utf8_lossy(&told);
+    assert!(
+        told.contains("registrar, meeting-manager, switch"),
+        "{told}"
+    );
+}
+
+#[test]
+fn variable_with_one_underscore_too_few_is_told_how_to_write_it() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let path = file(directory.path(), "[switch]\n");
+    for (variable, meant) in [
+        ("ROSTRUM_REGISTRAR_DOMAIN", "ROSTRUM_REGISTRAR__DOMAIN"),
+        (
+            "ROSTRUM_MEETING_MANAGER_SESSION_MIN",
+            "ROSTRUM_MEETING_MANAGER__SESSION_MIN",
+        ),
+        ("ROSTRUM_LOG_FORMAT", "ROSTRUM_LOG__FORMAT"),
+        (
+            "ROSTRUM_REGISTRAR_LIMITS_HTTP_CONNECTIONS",
+            "ROSTRUM_REGISTRAR__LIMITS__HTTP_CONNECTIONS",
+        ),
+    ] {
+        let checked = run(check(&path).env(variable, "1"));
+        let told = errors(&checked);
+        assert_eq!(checked.status.code(), Some(1), "{variable}");
+        assert!(told.contains(&format!("variable {variable}:")), "{told}");
+        assert!(told.contains(&format!("write {meant},")), "{told}");
+    }
+    // An orchestrator sets such for every service, whose name may be ours.
+    let checked = run(check(&path)
+        .env("ROSTRUM_REGISTRAR_PORT", "tcp://10.0.0.1:5060")
+        .env("ROSTRUM_DATA", "elsewhere"));
+    assert!(checked.status.success(), "{}", errors(&checked));
+    let told = errors(&checked);
+    assert!(
+        told.contains("ROSTRUM_REGISTRAR_PORT names no setting"),
+        "{told}"
+    );
+    assert!(!told.contains("ROSTRUM_DATA"), "{told}");
 }
 
 #[test]
@@ -239,6 +306,73 @@ fn users_are_added_listed_and_removed() {
     let unknown = user(&["remove", "erin"], &users);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(errors(&unknown).contains("no user \"erin\""));
+}
+
+#[test]
+fn users_file_alone_is_enough_to_list_remove_and_add_to_what_is_in_it() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let users = directory.path().join("users.toml");
+    let path = users.to_str().expect("UTF-8 path");
+    let bare = |arguments: &[&str]| run(rostrum(&["user"]).args(arguments).args(["--file", path]));
+    let first = bare(&["add", "erin", "--password", "secret"]);
+    assert_eq!(first.status.code(), Some(1));
+    assert!(
+        errors(&first).contains("give --realm"),
+        "{}",
+        errors(&first)
+    );
+    assert!(
+        user(&["add", "erin", "--password", "secret"], &users)
+            .status
+            .success()
+    );
+    let second = bare(&["add", "frank", "--password", "secret"]);
+    assert!(second.status.success(), "{}", errors(&second));
+    let listed = bare(&["list"]);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout), "erin\t\nfrank\t\n");
+    assert!(bare(&["remove", "frank"]).status.success());
+    let wrong = bare(&[
+        "add",
+        "gina",
+        "--password",
+        "secret",
+        "--realm",
+        "example.org",
+    ]);
+    assert_eq!(wrong.status.code(), Some(1));
+    let told = errors(&wrong);
+    assert!(
+        told.contains("users.toml:1: ") && told.contains("\"rostrum\""),
+        "{told}"
+    );
+}
+
+#[test]
+fn configuration_says_where_users_are_and_for_which_realm() {
+    let directory = tempfile::tempdir().expect("a temporary folder");
+    let users = directory.path().join("staff.toml");
+    let text = format!("[registrar]\ndomain = \"example.org\"\nusers = {users:?}\n");
+    let config = file(directory.path(), &text);
+    let config = config.to_str().expect("UTF-8 path");
+    let by = |arguments: &[&str]| {
+        run(rostrum(&["user"])
+            .args(arguments)
+            .args(["--config", config]))
+    };
+    let added = by(&["add", "erin", "--password", "secret"]);
+    assert!(added.status.success(), "{}", errors(&added));
+    let text = std::fs::read_to_string(&users).expect("a file");
+    assert!(text.starts_with("realm = \"example.org\"\n"), "{text}");
+    assert_eq!(String::from_utf8_lossy(&by(&["list"]).stdout), "erin\t\n");
+    assert!(by(&["remove", "erin"]).status.success());
+    let nowhere = run(&mut rostrum(&[
+        "user",
+        "list",
+        "--config",
+        "/nowhere/rostrum.toml",
+    ]));
+    assert_eq!(nowhere.status.code(), Some(1));
+    assert!(errors(&nowhere).contains("/nowhere/rostrum.toml"));
 }
 
 #[test]

@@ -245,6 +245,22 @@ fn the_environment_sets_what_the_arguments_of_a_lab_do_not() {
     lab.assert_healthy();
 }
 
+#[test]
+fn logs_of_a_lab_are_as_the_environment_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let variables = [
+        ("ROSTRUM_LOG__FORMAT", "json"),
+        ("ROSTRUM_LOG__LEVEL", "info"),
+    ];
+    let lab = Lab::start_with(folder, &variables);
+    let log = lab.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect();
+    assert!(lines.iter().any(|line| line["level"] == "INFO"), "{log}");
+}
+
 fn meeting(lab: &Lab, arguments: &[&str]) -> std::process::Output {
     Command::new(env!("CARGO_BIN_EXE_rostrum"))
         .arg("meeting")

@@ -280,6 +280,61 @@ fn key_of(variable: &str) -> Option<Vec<String>> {
     (path.len() > 1).then_some(path)
 }
 
+/// The settings that a variable may be meant for, which has one underscore where two belong.
+fn meant<T: DeserializeOwned>(variable: &str) -> Option<String> {
+    let words: Vec<String> = variable
+        .strip_prefix("ROSTRUM_")?
+        .split('_')
+        .map(str::to_ascii_lowercase)
+        .collect();
+    // each gap between two words is within a name, or between two names
+    let gaps = words
+        .len()
+        .checked_sub(1)
+        .filter(|gaps| (1..8).contains(gaps))?;
+    (1_u32..1 << gaps).find_map(|dots| {
+        let mut path = vec![words[0].clone()];
+        for (gap, word) in words[1..].iter().enumerate() {
+            match (dots & 1 << gap, path.last_mut()) {
+                (0, Some(last)) => *last = format!("{last}_{word}"),
+                _ => path.push(word.clone()),
+            }
+        }
+        let mut table = Table::new();
+        set(&mut table, &path, Value::String(String::new()));
+        // a name that is known is at worst of another type
+        let unknown = match table.try_into::<T>() {
+            Ok(_) => false,
+            Err(e) => {
+                let name = path.last().map_or("", String::as_str);
+                let at_parent = path.len() > 1 && e.message().starts_with("invalid type: map");
+                at_parent
+                    || e.message().starts_with("unknown field")
+                    || e.message()
+                        .starts_with(&format!("unknown variant `{name}`"))
+            }
+        };
+        (!unknown).then(|| format!("ROSTRUM_{}", path.join("__").to_ascii_uppercase()))
+    })
+}
+
+/// Variables that would set something, were they spelt so.
+pub fn misspelt<T: DeserializeOwned>(environment: &[(String, String)]) -> Vec<Problem> {
+    let own = environment
+        .iter()
+        .filter(|(name, _)| key_of(name).is_none());
+    own.filter_map(|(name, _)| {
+        let meant = meant::<T>(name)?;
+        Some(Problem {
+            place: format!("environment variable {name}"),
+            line: 0,
+            what: "names no setting".to_owned(),
+            instead: format!("write {meant}, with two underscores between table and key"),
+        })
+    })
+    .collect()
+}
+
 /// What a variable's text may mean: TOML, else text, else a list of texts.
 fn readings(text: &str) -> Vec<Value> {
     let toml = format!("v = {text}").parse::<Table>().ok();

@@ -131,11 +131,56 @@ impl Store {
 }
 
 /// The roles a process can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     Registrar,
     MeetingManager,
     Switch,
+}
+
+impl Role {
+    pub const ALL: [Self; 3] = [Self::Registrar, Self::MeetingManager, Self::Switch];
+
+    /// Its table in the file.
+    fn table(self) -> &'static str {
+        match self {
+            Self::Registrar => "registrar",
+            Self::MeetingManager => "meeting_manager",
+            Self::Switch => "switch",
+        }
+    }
+}
+
+/// As the command line has it.
+impl std::fmt::Display for Role {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.table().replace('_', "-"))
+    }
+}
+
+/// The roles that a file is for: those it has a table for, all of them where it has none.
+pub fn roles_of(path: &Path) -> Vec<Role> {
+    let source = Source::read(path).unwrap_or_default();
+    let all = Role::ALL.into_iter();
+    let written: Vec<Role> = all.filter(|role| source.has(role.table())).collect();
+    match written.is_empty() {
+        true => Role::ALL.to_vec(),
+        false => written,
+    }
+}
+
+/// How the roles of a configuration run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Process {
+    /// All in this one, which has the state to itself.
+    One,
+    /// Each in its own.
+    Each,
+}
+
+/// Names of the variables that are ours, or look so.
+pub fn variables() -> impl Iterator<Item = String> {
+    environment().into_iter().map(|(name, _)| name)
 }
 
 /// The variables that may override settings.
@@ -145,15 +190,26 @@ fn environment() -> Vec<(String, String)> {
         .collect()
 }
 
+/// A file, with the environment over it; whether a role could run with it is another question.
+pub fn read(path: &Path) -> Result<Config, Vec<Problem>> {
+    let mut source = Source::read(path).map_err(|p| vec![p])?;
+    match source.parse::<Config>(&environment()) {
+        (Some(config), problems) if problems.is_empty() => Ok(config),
+        (_, problems) => Err(problems),
+    }
+}
+
 /// A file, with the environment over it, and nothing wrong with what `roles` read of it.
 pub fn load(path: &Path, roles: &[Role]) -> Result<Config, Vec<Problem>> {
     let mut source = Source::read(path).map_err(|p| vec![p])?;
-    let (config, mut found) = source.parse::<Config>(&environment());
+    let environment = environment();
+    let (config, mut found) = source.parse::<Config>(&environment);
+    found.extend(check::misspelt::<Config>(&environment));
     let Some(config) = config else {
         return Err(found);
     };
     let unreadable = !found.is_empty();
-    let later = problems(&config, roles, &source);
+    let later = problems(&config, roles, Process::Each, &source);
     // what a default does in the place of something unreadable is nobody's mistake
     let file = path.display().to_string();
     let is_written = |p: &Problem| p.line != 0 || p.place != file;
@@ -166,12 +222,14 @@ pub fn load(path: &Path, roles: &[Role]) -> Result<Config, Vec<Problem>> {
 }
 
 /// What the lab makes, with the environment over it, and nothing wrong with it.
-pub fn overridden(config: &Config, roles: &[Role]) -> Result<Config, Vec<Problem>> {
+pub fn overridden(config: &Config) -> Result<Config, Vec<Problem>> {
     let mut source = Source::named("rostrum lab");
     let table = toml::Table::try_from(config).expect("a configuration serializes");
-    let (table, mut found) = source.overlay::<Config>(table, &environment());
+    let environment = environment();
+    let (table, mut found) = source.overlay::<Config>(table, &environment);
+    found.extend(check::misspelt::<Config>(&environment));
     let config: Config = table.try_into().expect("every change was tried");
-    found.extend(problems(&config, roles, &source));
+    found.extend(problems(&config, &Role::ALL, Process::One, &source));
     if found.is_empty() {
         Ok(config)
     } else {
@@ -196,7 +254,7 @@ pub fn default_file() -> String {
     )
 }
 
-fn problems(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
+fn problems(config: &Config, roles: &[Role], process: Process, source: &Source) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut add = |table: &str, key: &str, what: String, instead: String| {
         problems.push(source.problem(&format!("{table}.{key}"), format!("{key}: {what}"), instead));
@@ -220,7 +278,7 @@ fn problems(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
             add("switch", e.key, e.what, e.instead);
         }
     }
-    store_problems(&config.store, roles, &mut add);
+    store_problems(&config.store, process, &mut add);
     for (table, key, path) in files(config, roles) {
         if let Err(e) = std::fs::File::open(path) {
             let instead = "write the path of a file that this user may read".into();
@@ -232,10 +290,14 @@ fn problems(config: &Config, roles: &[Role], source: &Source) -> Vec<Problem> {
     problems
 }
 
-fn store_problems(store: &Store, roles: &[Role], add: &mut impl FnMut(&str, &str, String, String)) {
+fn store_problems(
+    store: &Store,
+    process: Process,
+    add: &mut impl FnMut(&str, &str, String, String),
+) {
     let example = || "write [\"http://127.0.0.1:2379\"]".to_owned();
     if store.engine == Engine::Embedded {
-        if roles.len() == 1 {
+        if process == Process::Each {
             add(
                 "store",
                 "engine",
@@ -447,8 +509,6 @@ fn overlap(a: IpAddr, b: IpAddr) -> bool {
 mod tests {
     use super::*;
 
-    const ALL: [Role; 3] = [Role::Registrar, Role::MeetingManager, Role::Switch];
-
     fn write(text: &str) -> tempfile::NamedTempFile {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), text).expect("writes");
@@ -458,7 +518,10 @@ mod tests {
     #[test]
     fn the_default_file_is_valid_and_says_the_defaults() {
         let file = write(&default_file());
-        assert_eq!(load(file.path(), &ALL).expect("valid"), Config::default());
+        assert_eq!(
+            load(file.path(), &Role::ALL).expect("valid"),
+            Config::default()
+        );
     }
 
     #[test]
@@ -475,16 +538,33 @@ mod tests {
     fn two_listeners_on_one_port_are_told_with_the_line() {
         let file =
             write("[admin]\nlisten = \"127.0.0.1:9999\"\n[switch]\ncontrol = \"127.0.0.1:9999\"\n");
-        let problems = load(file.path(), &ALL).expect_err("a clash");
+        let problems = load(file.path(), &Role::ALL).expect_err("a clash");
         assert_eq!((problems.len(), problems[0].line), (1, 4), "{problems:?}");
         assert!(problems[0].what.contains("admin.listen"));
     }
 
     #[test]
-    fn a_role_alone_cannot_use_the_embedded_store() {
+    fn roles_in_processes_of_their_own_cannot_use_the_embedded_store() {
         let file = write("[store]\nengine = \"embedded\"\n");
-        let problems = load(file.path(), &[Role::Switch]).expect_err("nobody would see it");
-        assert_eq!(problems[0].line, 2);
-        assert!(load(file.path(), &ALL).is_ok());
+        for roles in [&[Role::Switch][..], &Role::ALL] {
+            let problems = load(file.path(), roles).expect_err("nobody would see it");
+            assert_eq!((problems.len(), problems[0].line), (1, 2), "{problems:?}");
+        }
+        let mut lab = Config::default();
+        lab.store.engine = Engine::Embedded;
+        let problems = problems(&lab, &Role::ALL, Process::One, &Source::named("a lab"));
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn file_is_for_the_roles_it_has_tables_for() {
+        let roles = |text: &str| roles_of(write(text).path());
+        assert_eq!(roles("[log]\nlevel = \"info\"\n"), Role::ALL);
+        assert_eq!(roles("[switch]\n"), [Role::Switch]);
+        assert_eq!(
+            roles("[[registrar.meetings]]\nid = \"a\"\n[meeting_manager]\n"),
+            [Role::Registrar, Role::MeetingManager]
+        );
+        assert_eq!(roles(&default_file()), Role::ALL);
     }
 }
