@@ -17,29 +17,30 @@ const directory = mkdtempSync(`${tmpdir()}/rostrum-interop-`);
 let lab, wire, stage;
 
 before(async () => {
-  lab = await Lab.start(directory);
   wire = await Wire.start(20000, 20999);
 });
 
-afterEach(() => stage?.stop());
+afterEach(async () => {
+  await stage?.stop();
+  await lab?.stop();
+});
 
 after(async () => {
-  await stage?.stop();
   await wire?.stop();
-  await lab?.stop();
   if (!process.env.ROSTRUM_KEEP) rmSync(directory, { recursive: true, force: true });
   else console.log(`kept ${directory}`);
 });
 
-/** An empty meeting, with files of its own. */
-function meeting(name, where = lab) {
+/** An empty meeting on a server of its own, so that who did not get to leave one is not in the next. */
+async function meeting(name, ...options) {
   const own = `${directory}/${name}`;
   mkdirSync(own, { recursive: true });
-  return (stage = new Stage({ lab: where, wire, directory: own, ms: AT_MOST_MS }));
+  lab = await Lab.start(own, ...options);
+  return (stage = new Stage({ lab, wire, directory: own, ms: AT_MOST_MS }));
 }
 
 test("Firefox talks with Chromium and a phone, on the page that users get", async (t) => {
-  const { ends } = meeting("firefox");
+  const { ends } = await meeting("firefox");
   await stage.phone("Red", { codec: "PCMU/8000/1" });
   await stage.browser("Blue");
   const fox = await stage.firefox("Yellow");
@@ -76,7 +77,7 @@ test("Firefox talks with Chromium and a phone, on the page that users get", asyn
 });
 
 test("linphone talks with Chromium: plain, with SDES, and with DTLS and ICE", async (t) => {
-  meeting("linphone");
+  await meeting("linphone");
   await stage.linphone("Red", { encryption: "none", audio: "PCMA/8000/1", video: "VP8/90000/1" });
   await stage.linphone("Green", { encryption: "sdes", audio: "opus/48000/2", video: "VP8/90000/1" });
   await stage.linphone("Magenta", { encryption: "dtls", ice: true, audio: "opus/48000/2", video: "VP8/90000/1" });
@@ -89,7 +90,7 @@ test("linphone talks with Chromium: plain, with SDES, and with DTLS and ICE", as
 });
 
 test("baresip talks with Chromium: DTLS and ICE, G.722 alone, PCMA alone with SDES", async (t) => {
-  meeting("baresip");
+  await meeting("baresip");
   await stage.phone("Red", { codec: "opus/48000/2", encryption: "dtls_srtp", ice: true });
   const joined = Date.now();
   await stage.phone("Green", { codec: "G722/16000/1" });
@@ -107,26 +108,18 @@ test("baresip talks with Chromium: DTLS and ICE, G.722 alone, PCMA alone with SD
 });
 
 test("a meeting over IPv6 alone", async (t) => {
-  const own = `${directory}/six`;
-  mkdirSync(own);
-  const six = await Lab.start(own, "--host", HOST6);
-  try {
-    meeting("ipv6", six);
-    await stage.phone("Red", { codec: "PCMU/8000/1", ipv6: true });
-    await stage.linphone("Green", { encryption: "sdes", audio: "opus/48000/2", video: "VP8/90000/1", ipv6: true });
-    await stage.browser("Blue");
-    for (const name of ["Red", "Green", "Blue"]) assert.match((await stage.leg(name)).remote, /^\[2001:db8::1\]:\d+$/, name);
-    await stage.turns(t);
-    await stage.leave();
-  } finally {
-    await stage.stop();
-    await six.stop();
-  }
+  await meeting("ipv6", "--host", HOST6);
+  await stage.phone("Red", { codec: "PCMU/8000/1", ipv6: true });
+  await stage.linphone("Green", { encryption: "sdes", audio: "opus/48000/2", video: "VP8/90000/1", ipv6: true });
+  await stage.browser("Blue");
+  for (const name of ["Red", "Green", "Blue"]) assert.match((await stage.leg(name)).remote, /^\[2001:db8::1\]:\d+$/, name);
+  await stage.turns(t);
+  await stage.leave();
 });
 
 for (const videoCodec of ["H264", "VP9", "AV1"]) {
   test(`three Chromium see each other in ${videoCodec} over changes of speaker`, async (t) => {
-    const { ends } = meeting(videoCodec);
+    const { ends } = await meeting(videoCodec);
     await stage.browsers(["Blue", "Yellow", "Magenta"], { videoCodec });
     await stage.turns(t);
     await stage.turn("Blue");

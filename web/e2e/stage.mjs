@@ -209,7 +209,7 @@ export class Stage {
           times[end.name] = { hears, sees };
         }),
       );
-      if (this.ends.has(this.previous)) {
+      if (this.previous !== speaker && this.ends.has(this.previous)) {
         const end = this.ends.get(speaker);
         await until(`${speaker} sees ${this.previous}, who spoke before`, this.ms, () => this.#shows(end, this.previous));
       }
