@@ -1,7 +1,7 @@
 //! The meeting manager's configuration: one typed struct, checked before any socket opens.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -9,6 +9,7 @@ use meeting_core::{FocusConfig, MeetingConfig, MeetingId, SessionTimerConfig, Su
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sip::offer_answer::SrtpSuite;
+use transport::cards;
 
 const SUITES: [SrtpSuite; 4] = [
     SrtpSuite::AeadAes128Gcm,
@@ -38,9 +39,11 @@ pub struct Config {
     /// Addresses to listen on for SIP over TCP. The same port as UDP's serves best.
     #[schemars(with = "Vec<String>")]
     pub tcp: Vec<SocketAddr>,
-    /// Address by which registrars reach this meeting manager, where it listens on all (0.0.0.0, ::). Empty: the
-    /// address listened on.
-    pub advertise: String,
+    /// Addresses by which registrars reach this meeting manager, IPv4 and IPv6, where they differ from what is listened
+    /// on. A family of which there is none here: the address listened on, and for 0.0.0.0 and :: that of the card which
+    /// leads to the internet.
+    #[schemars(with = "Vec<String>")]
+    pub advertise: Vec<IpAddr>,
     /// Networks that the registrars are in. Requests from anywhere else are refused: registrars ask for passwords,
     /// and this role believes what they say.
     pub trusted_networks: Vec<String>,
@@ -158,7 +161,7 @@ impl Default for Config {
             aliases: Vec::new(),
             udp: vec![local],
             tcp: vec![local],
-            advertise: String::new(),
+            advertise: Vec::new(),
             trusted_networks: vec!["127.0.0.0/8".into(), "::1/128".into()],
             meetings: Vec::new(),
             first_call: FirstCall::default(),
@@ -254,22 +257,47 @@ impl Config {
             let instead = "write an address, for example udp = [\"127.0.0.1:5070\"]";
             found.push(invalid("udp", "nothing to listen on", instead));
         }
-        let mut all = self.udp.iter().chain(&self.tcp);
-        if self.advertise.is_empty() && all.any(|a| a.ip().is_unspecified()) {
-            found.push(invalid(
-                "advertise",
-                "is needed where all addresses are listened on",
-                "write the address by which registrars reach this machine",
-            ));
-        }
-        if !self.advertise.is_empty() && self.advertise.parse::<IpAddr>().is_err() {
-            found.push(invalid(
-                "advertise",
-                format!("{:?} is no address", self.advertise),
-                "write an IPv4 or IPv6 address without a port",
-            ));
+        for ip in &self.advertise {
+            let mut all = self.udp.iter().chain(&self.tcp);
+            if ip.is_unspecified() || ip.is_multicast() {
+                found.push(invalid(
+                    "advertise",
+                    format!("nobody can send to {ip}"),
+                    "write the address by which registrars reach this machine",
+                ));
+            } else if !all.any(|a| a.is_ipv4() == ip.is_ipv4()) {
+                found.push(invalid(
+                    "advertise",
+                    format!("{ip} is of a family that is not listened on"),
+                    "listen on one of that family in udp or tcp, or take it away here",
+                ));
+            }
         }
         found
+    }
+
+    /// Where registrars send to, for a listener at that address: what is advertised for its family, else its own.
+    pub(crate) fn told(&self, listening: SocketAddr) -> Vec<SocketAddr> {
+        let of_family = |ip: &IpAddr| ip.is_ipv4() == listening.is_ipv4();
+        let given = self.advertise.iter().copied().filter(of_family);
+        let mut told: Vec<IpAddr> = given.collect();
+        // Of several cards each stands for itself.
+        if told.is_empty() || told.contains(&listening.ip()) {
+            told = match (listening.ip().is_unspecified(), listening.ip()) {
+                (false, ip) => vec![ip],
+                (true, any) => {
+                    let loopback: IpAddr = match any {
+                        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+                    };
+                    vec![cards::outward(any.is_ipv6()).unwrap_or(loopback)]
+                }
+            };
+        }
+        let port = listening.port();
+        told.into_iter()
+            .map(|ip| SocketAddr::new(ip, port))
+            .collect()
     }
 
     fn service_problems(&self) -> Vec<Invalid> {
@@ -456,6 +484,33 @@ mod tests {
     }
 
     #[test]
+    fn every_listener_is_told_of_by_an_address_of_its_family() {
+        let told = |advertise: &[&str], listening: &str| -> Vec<String> {
+            let config = Config {
+                advertise: advertise.iter().map(|ip| ip.parse().unwrap()).collect(),
+                ..Config::default()
+            };
+            let told = config.told(listening.parse().unwrap());
+            told.iter().map(ToString::to_string).collect()
+        };
+        let both = ["203.0.113.5", "2001:db8::5"];
+        assert_eq!(told(&both, "0.0.0.0:5070"), ["203.0.113.5:5070"]);
+        assert_eq!(told(&both, "[::]:5070"), ["[2001:db8::5]:5070"]);
+        assert_eq!(
+            told(&both[..1], "[2001:db8::7]:5070"),
+            ["[2001:db8::7]:5070"]
+        );
+        let cards = ["10.0.0.1", "10.0.0.2"];
+        assert_eq!(told(&cards, "10.0.0.2:5070"), ["10.0.0.2:5070"]);
+        for (any, first) in [("0.0.0.0:5070", both[1]), ("[::]:5070", both[0])] {
+            let own = told(&[first], any);
+            let own: SocketAddr = own[0].parse().unwrap();
+            assert!(!own.ip().is_unspecified(), "{own}");
+            assert_eq!(own.is_ipv4(), any.starts_with('0'));
+        }
+    }
+
+    #[test]
     fn each_bad_setting_is_named() {
         let bad = |change: fn(&mut Config)| {
             let mut config = Config::default();
@@ -475,7 +530,11 @@ mod tests {
         );
         assert_eq!(bad(|c| c.suites.push("ROT13".into())), "suites");
         assert_eq!(
-            bad(|c| c.udp[0].set_ip(Ipv4Addr::UNSPECIFIED.into())),
+            bad(|c| c.advertise.push(Ipv4Addr::UNSPECIFIED.into())),
+            "advertise"
+        );
+        assert_eq!(
+            bad(|c| c.advertise.push(Ipv6Addr::LOCALHOST.into())),
             "advertise"
         );
         assert_eq!(

@@ -12,7 +12,7 @@ mod runner;
 mod store_ops;
 mod switches;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -417,20 +417,22 @@ fn listeners(config: &Config) -> Vec<Listen> {
 
 /// Where registrars send SIP to.
 fn advertised(config: &Config, transports: &Transports) -> Vec<(String, SocketAddr)> {
-    let instead: Option<IpAddr> = config.advertise.parse().ok();
-    transports
-        .local_addresses()
-        .iter()
-        .map(|l| {
-            let ip = match instead {
-                Some(ip) if ip.is_ipv4() == l.address.is_ipv4() => ip,
-                _ => l.address.ip(),
-            };
-            let address = SocketAddr::new(ip, l.address.port());
-            (l.transport.uri_token().to_owned(), address)
-        })
-        .filter(|(_, address)| !address.ip().is_unspecified())
-        .collect()
+    let own = transports.local_addresses().iter();
+    let told: Vec<_> = own
+        .flat_map(|l| config.told(l.address).into_iter().map(move |a| (l, a)))
+        .collect();
+    // Loopback stands in where a family has no card; nobody else can use it.
+    let is_reached = told.iter().any(|(_, address)| !address.ip().is_loopback());
+    let mut all: Vec<(String, SocketAddr)> = Vec::new();
+    for (listening, address) in told {
+        let stands_in = address.ip().is_loopback() && listening.address.ip().is_unspecified();
+        let told = (listening.transport.uri_token().to_owned(), address);
+        if !(stands_in && is_reached || all.contains(&told)) {
+            all.push(told);
+        }
+    }
+    tracing::info!(advertised = ?all, "registrars are told these addresses; advertise changes them");
+    all
 }
 
 async fn bind_admin(

@@ -129,9 +129,9 @@ fn each_mistake_is_told_with_file_line_and_what_to_write_instead() {
             "may read",
         ),
         (
-            "[meeting_manager]\nudp = [\"0.0.0.0:5070\"]\n",
-            1,
-            "address",
+            "[meeting_manager]\nadvertise = [\"2001:db8::5\"]\n",
+            2,
+            "of that family",
         ),
     ];
     for (text, line, instead) in mistakes {

@@ -16,7 +16,8 @@ pub struct Config {
     /// on loopback or on a network of the cluster's own. Port 0 takes a free one.
     #[schemars(with = "String")]
     pub control: SocketAddr,
-    /// How meeting managers reach the above, "host:port"; empty: as it listens.
+    /// How meeting managers reach the above, "host:port"; empty: as it listens, and for 0.0.0.0 and :: by the card that
+    /// leads to the internet.
     pub advertise_control: String,
     /// Addresses of the network cards to take media on, IPv4 and IPv6. 0.0.0.0 and :: take all of a family; on a machine
     /// without IPv6, :: beside an IPv4 address is passed over.
@@ -219,6 +220,14 @@ impl Config {
         cards
     }
 
+    /// How meeting managers reach the control server, which is bound to `control`.
+    pub(crate) fn control_told(&self, control: SocketAddr) -> String {
+        match self.advertise_control.as_str() {
+            "" => SocketAddr::new(own_address(control.ip()), control.port()).to_string(),
+            given => given.to_owned(),
+        }
+    }
+
     /// All addresses that participants are told, best first.
     #[must_use]
     pub fn advertised(&self) -> Vec<IpAddr> {
@@ -326,6 +335,23 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(config.check().expect_err("overlap").key, "webrtc_port");
+    }
+
+    #[test]
+    fn managers_are_told_no_address_that_nobody_can_connect_to() {
+        let told = |config: &Config, control: &str| config.control_told(control.parse().unwrap());
+        let config = Config::default();
+        assert_eq!(told(&config, "10.0.0.1:7070"), "10.0.0.1:7070");
+        for any in ["0.0.0.0:7070", "[::]:7070"] {
+            let told: SocketAddr = told(&config, any).parse().expect("an address");
+            assert!(!told.ip().is_unspecified() && told.port() == 7070, "{told}");
+            assert_eq!(told.is_ipv4(), any.starts_with('0'));
+        }
+        let config = Config {
+            advertise_control: "switch.example.org:7070".into(),
+            ..config
+        };
+        assert_eq!(told(&config, "0.0.0.0:7070"), "switch.example.org:7070");
     }
 
     #[test]

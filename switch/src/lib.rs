@@ -152,10 +152,7 @@ impl Switch {
                 tracing::error!("control server ended: {e}");
             }
         }));
-        let advertised = match config.advertise_control.as_str() {
-            "" => control.to_string(),
-            given => given.to_owned(),
-        };
+        let advertised = config.control_told(control);
         tasks.push(
             registration::start(
                 &config.id,
@@ -169,6 +166,7 @@ impl Switch {
         tracing::info!(
             id = config.id,
             %control,
+            advertised_control = advertised,
             workers = config.workers(),
             media = ?config.advertised(),
             ?webrtc,
