@@ -575,19 +575,27 @@ impl Core {
     }
 
     fn refuse_stateless(&mut self, message: &Message, hop: &Hop, refusal: &Refusal) {
-        // Without a Via nobody knows where the answer goes.
-        let Ok(mut via) = message.top_via() else {
-            return;
-        };
-        if *message.method() == Method::Ack {
+        // Without a Via nobody knows whose the answer is.
+        if *message.method() == Method::Ack || message.header(HeaderName::Via).is_none() {
             return;
         }
         let tag = self.stateless_tag(message);
         let mut response = build_response(message, refusal, &tag);
-        stamp(&mut via, hop);
-        response.set_front(HeaderName::Via, via.to_string());
-        self.transactions.respond_stateless(&response, *hop);
-        self.flush();
+        match message.top_via() {
+            Ok(mut via) => {
+                stamp(&mut via, hop);
+                response.set_front(HeaderName::Via, via.to_string());
+                self.transactions.respond_stateless(&response, *hop);
+                self.flush();
+            }
+            // RFC 4475 §3.1.2.1, §3.1.2.16: one that cannot be read is told so all the same.
+            Err(_) => self.commands.push_back(Command::Transmit {
+                id: 0,
+                hop: *hop,
+                host: None,
+                bytes: response.to_bytes(),
+            }),
+        }
     }
 
     /// Works off what the transaction layer has, and passes on what it sends.

@@ -50,7 +50,7 @@ pub struct CoreLimits {
     pub branches: usize,
     /// In-dialog requests waiting for a meeting to get a new owner.
     pub parked: usize,
-    /// Route, Record-Route or Via values accepted in one request.
+    /// Route, Record-Route or Via values accepted in one request: more than Max-Forwards lets there be are an attack.
     pub route_values: usize,
     /// Wrong passwords one source address may send for one user within a minute before that user is turned away there
     /// with 403; ten times as many for all users together.
@@ -66,7 +66,7 @@ impl Default for CoreLimits {
             contexts: 20_000,
             branches: 16,
             parked: 10_000,
-            route_values: 32,
+            route_values: 70,
             failures_per_source: 60,
         }
     }

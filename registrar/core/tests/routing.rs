@@ -903,7 +903,7 @@ fn what_cannot_be_served_is_told_apart_by_status() {
     let twice = refused(&mut world, |r| r.headers.push("Call-ID: again".into()));
     assert_eq!(status(twice), Some(400));
     let bomb = refused(&mut world, |r| {
-        for n in 0..40 {
+        for n in 0..80 {
             r.headers.push(format!("Route: <sip:h{n}.example;lr>"));
         }
     });
