@@ -4,9 +4,11 @@
 //! that one: a check answered from another is no answer (RFC 8445 §7.2.5.2.1). So the core is told of one shared
 //! socket for each address that is reached, and a plain port sends from the address its peer was told.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,6 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::{Card, Config, source_towards};
+use crate::mmsg::{Message, Room};
 
 /// One media socket.
 #[derive(Debug)]
@@ -27,6 +30,8 @@ pub struct Media {
     socket: UdpSocket,
     state: UdpSocketState,
     port: u16,
+    /// Datagrams one send may hold.
+    segments: Cell<usize>,
     /// On every address of the machine.
     any: bool,
     /// Told when the worker has read: only then may the socket be announced again, so that the
@@ -53,6 +58,7 @@ impl Media {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let port = socket.local_addr()?.port();
         Ok(Self {
+            segments: Cell::new(state.max_gso_segments()),
             socket,
             state,
             port,
@@ -80,31 +86,24 @@ impl Media {
         result
     }
 
-    /// Sends one datagram, or several of `segment` bytes each but the last; from this address of the machine, or from
-    /// the one the system chooses.
-    pub fn send(
-        &self,
-        remote: SocketAddr,
-        contents: &[u8],
-        segment: Option<usize>,
-        source: Option<IpAddr>,
-    ) -> io::Result<()> {
-        let transmit = quinn_udp::Transmit {
-            destination: remote,
-            ecn: None,
-            contents,
-            segment_size: segment,
-            src_ip: source,
-        };
+    /// Sends messages; how many of them, from the first, the kernel took.
+    ///
+    /// # Errors
+    /// Why the first was not taken; `WouldBlock` where the buffer is full.
+    pub fn send(&self, room: &mut Room, messages: &[Message<'_>]) -> io::Result<usize> {
         self.socket.try_io(Interest::WRITABLE, || {
-            self.state
-                .try_send(UdpSockRef::from(&self.socket), &transmit)
+            room.send(self.socket.as_fd(), messages)
         })
+    }
+
+    /// A segmented send was refused: from now on datagrams go one by one.
+    pub fn on_segments_refused(&self) {
+        self.segments.set(1);
     }
 
     /// How many datagrams one send may hold.
     pub fn segments(&self) -> usize {
-        self.state.max_gso_segments()
+        self.segments.get()
     }
 }
 

@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::metrics;
+use crate::mmsg::Room;
+use crate::outbox;
 use crate::sockets::{Media, PortRange, Sockets};
 
 /// Datagrams read at once.
 const BATCH: usize = quinn_udp::BATCH_SIZE;
 /// Room for one read: the kernel may put several datagrams of a sender into one (GRO).
 const BUFFER: usize = 65_536;
-/// Largest send with several datagrams in it.
-const MOST_SENT: usize = 60_000;
 
 /// What a worker is asked.
 pub enum Command {
@@ -161,7 +161,8 @@ fn run(
         let shell = Shell {
             core: RefCell::new(core),
             sockets: RefCell::new(sockets),
-            batch: RefCell::new(Batch::new()),
+            received: RefCell::new(Inbox::new()),
+            room: RefCell::default(),
             told: Cell::default(),
             gauges,
             events,
@@ -186,19 +187,17 @@ fn worker_config(config: &Config) -> WorkerConfig {
     }
 }
 
-/// Receive buffers, and datagrams waiting to be sent together.
-struct Batch {
+/// Where datagrams are received.
+struct Inbox {
     buffers: Vec<Vec<u8>>,
     meta: Vec<RecvMeta>,
-    send: Vec<u8>,
 }
 
-impl Batch {
+impl Inbox {
     fn new() -> Self {
         Self {
             buffers: (0..BATCH).map(|_| vec![0; BUFFER]).collect(),
             meta: vec![RecvMeta::default(); BATCH],
-            send: Vec::with_capacity(MOST_SENT),
         }
     }
 }
@@ -206,7 +205,8 @@ impl Batch {
 struct Shell {
     core: RefCell<Worker>,
     sockets: RefCell<Sockets>,
-    batch: RefCell<Batch>,
+    received: RefCell<Inbox>,
+    room: RefCell<Room>,
     /// What the metrics know of the core's counters.
     told: Cell<WorkerStats>,
     gauges: Arc<Gauges>,
@@ -286,7 +286,7 @@ impl Shell {
 
     /// Reads one batch of a socket; others then have their turn.
     fn receive(&self, id: SocketId, media: &Media) {
-        let batch = &mut *self.batch.borrow_mut();
+        let batch = &mut *self.received.borrow_mut();
         let mut slices: Vec<io::IoSliceMut<'_>> = batch
             .buffers
             .iter_mut()
@@ -316,50 +316,16 @@ impl Shell {
         metrics::received(packets);
     }
 
-    /// Sends what the core has to send: neighbours to one remote and of one length in one call.
+    /// Sends what the core has to send, and passes on what it tells.
     fn flush(&self) {
         let sockets = self.sockets.borrow();
         let mut core = self.core.borrow_mut();
-        let batch = &mut *self.batch.borrow_mut();
-        let mut run: Option<(SocketId, SocketAddr, usize, usize)> = None;
-        let mut sent = 0;
-        let mut failed = 0;
-        batch.send.clear();
-        let mut send = |run: Option<(SocketId, SocketAddr, usize, usize)>, bytes: &[u8]| {
-            let Some((socket, remote, segment, count)) = run else {
-                return;
-            };
-            let Some((media, source)) = sockets.get(socket) else {
-                return;
-            };
-            match media.send(remote, bytes, (count > 1).then_some(segment), source) {
-                Ok(()) => sent += count,
-                Err(_) => failed += count, // buffer full, or an ICMP of the peer: counted, never fatal
-            }
-        };
-        while let Some(transmit) = core.poll_transmit() {
-            let fits = run.is_some_and(|(socket, remote, segment, count)| {
-                socket == transmit.socket
-                    && remote == transmit.remote
-                    && transmit.bytes.len() <= segment
-                    && batch.send.len() == segment * count
-                    && batch.send.len() + transmit.bytes.len() <= MOST_SENT
-                    && sockets
-                        .get(socket)
-                        .is_some_and(|(m, _)| count < m.segments())
-            });
-            if !fits {
-                send(run, &batch.send);
-                batch.send.clear();
-                run = Some((transmit.socket, transmit.remote, transmit.bytes.len(), 0));
-            }
-            batch.send.extend_from_slice(transmit.bytes);
-            if let Some((_, _, _, count)) = &mut run {
-                *count += 1;
-            }
+        if !core.is_batch_empty() {
+            let batch = core.batch();
+            let outcome = outbox::send(&mut self.room.borrow_mut(), batch, &sockets);
+            core.clear_batch();
+            metrics::sent(outcome.sent, outcome.failed);
         }
-        send(run, &batch.send);
-        metrics::sent(sent, failed);
         let stats = core.stats();
         metrics::dropped(stats, self.told.replace(stats));
         while let Some(event) = core.poll_event() {

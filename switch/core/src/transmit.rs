@@ -49,18 +49,19 @@ pub struct Batch {
     grouped: bool,
 }
 
-/// A number for a socket and remote address: FNV-1a. A collision only splits a run.
+/// A number for a socket and remote address: those of a socket lie together, the remotes by FNV-1a. A collision only
+/// splits a run.
 fn receiver(socket: SocketId, remote: SocketAddr) -> u64 {
     let mix = |hash: u64, value: u64| (hash ^ value).wrapping_mul(0x0100_0000_01b3);
-    let start = mix(0xcbf2_9ce4_8422_2325, u64::from(socket.0));
-    let start = mix(start, u64::from(remote.port()));
-    match remote {
+    let start = mix(0xcbf2_9ce4_8422_2325, u64::from(remote.port()));
+    let hash = match remote {
         SocketAddr::V4(v4) => mix(start, u64::from(v4.ip().to_bits())),
         SocketAddr::V6(v6) => {
             let bits = v6.ip().to_bits();
             mix(mix(start, bits as u64), (bits >> 64) as u64)
         }
-    }
+    };
+    u64::from(socket.0) << 32 | (hash ^ hash >> 32) & 0xffff_ffff
 }
 
 impl Batch {

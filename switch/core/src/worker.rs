@@ -741,7 +741,24 @@ impl Worker {
         self.events.pop_front()
     }
 
-    /// The next datagram to send. When there are no more the batch's memory is taken up again.
+    /// Whether nothing is to be sent.
+    #[must_use]
+    pub fn is_batch_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// All that is to be sent, datagrams to one receiver side by side.
+    pub fn batch(&mut self) -> &Batch {
+        self.batch.group();
+        &self.batch
+    }
+
+    /// All of the batch was sent, or cannot be.
+    pub fn clear_batch(&mut self) {
+        self.batch.clear();
+    }
+
+    /// The next datagram to send, one by one. When there are no more the batch's memory is taken up again.
     pub fn poll_transmit(&mut self) -> Option<Transmit<'_>> {
         if self.sent >= self.batch.len() {
             self.sent = 0;

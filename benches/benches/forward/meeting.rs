@@ -1,0 +1,278 @@
+//! A meeting on a real switch: one who speaks, many who listen. Legs with SRTP share the port for browsers; plain ones
+//! have a port each.
+
+use std::io::IoSlice;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use cluster::{Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch};
+use control::switch_client::SwitchClient;
+use control::{ApplyRequest, Codec, Ice, Leg, Media, MediaKind, Sdes, Security, Slot, Transport};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage, sendmsg};
+use switch::{Config, Switch};
+use switch_core::srtp::{MAX_OVERHEAD, Profile, Sealer};
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+use crate::Case;
+use crate::peer::IcePeer;
+
+/// A store that agrees to everything: the cluster is no part of this.
+struct NoStore;
+
+#[async_trait]
+impl Store for NoStore {
+    async fn get(&self, _: &str) -> Result<Option<Entry>, StoreError> {
+        Ok(None)
+    }
+    async fn range(&self, _: &str, _: usize, _: Option<&str>) -> Result<Range, StoreError> {
+        Ok(Range::default())
+    }
+    async fn txn(&self, _: Txn) -> Result<TxnOutcome, StoreError> {
+        Ok(TxnOutcome::Committed(Revision(1)))
+    }
+    async fn watch(&self, _: &str, _: Revision) -> Result<Watch, StoreError> {
+        Err(StoreError::Refused("no watches here".into()))
+    }
+    async fn grant(&self, _: Duration) -> Result<LeaseId, StoreError> {
+        Ok(LeaseId(1))
+    }
+    async fn keep_alive(&self, _: LeaseId) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn revoke(&self, _: LeaseId) -> Result<(), StoreError> {
+        Ok(())
+    }
+    async fn status(&self) -> Result<Revision, StoreError> {
+        Ok(Revision(1))
+    }
+}
+
+fn key(profile: Profile, ours: bool) -> Vec<u8> {
+    (0..profile.key_len() + profile.salt_len())
+        .map(|at| at as u8 ^ u8::from(ours))
+        .collect()
+}
+
+fn ice(number: u32) -> Ice {
+    Ice {
+        local_ufrag: format!("local{number}"),
+        local_pwd: format!("local-password-of-{number:08}"),
+        remote_ufrag: format!("remote{number}"),
+        remote_pwd: format!("remote-password-of-{number:08}"),
+    }
+}
+
+fn leg(case: Case, number: u32, address: SocketAddr) -> Leg {
+    let mut transport = Transport {
+        security: Security::Plain.into(),
+        rtcp_mux: true,
+        remote_address: address.ip().to_string(),
+        remote_port: u32::from(address.port()),
+        ..Default::default()
+    };
+    if let Some((suite, profile)) = case.suite {
+        transport.security = Security::Sdes.into();
+        transport.ice = Some(ice(number));
+        transport.sdes = Some(Sdes {
+            suite: suite.into(),
+            local_key: key(profile, true).into(),
+            remote_key: key(profile, false).into(),
+        });
+    }
+    Leg {
+        id: format!("leg-{number}"),
+        source: number,
+        cname: "bench".into(),
+        transports: vec![transport],
+        media: vec![Media {
+            kind: MediaKind::Audio.into(),
+            codecs: vec![Codec {
+                payload_type: 0,
+                name: "PCMU".into(),
+                clock_rate: 8000,
+                channels: 1,
+                ..Default::default()
+            }],
+            receive: true,
+            send: true,
+            slot: Some(Slot {
+                ssrc: 0x5000_0000 + number,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }],
+    }
+}
+
+/// Counts what comes to a listener.
+async fn listen(socket: UdpSocket, payload: usize, heard: Arc<AtomicU64>) {
+    let mut buffer = [0u8; 2048];
+    while let Ok(len) = socket.recv(&mut buffer).await {
+        if len > payload {
+            heard.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Everything that runs.
+pub struct Meeting {
+    case: Case,
+    switch: Switch,
+    speaker: UdpSocket,
+    towards: SocketAddr,
+    sealer: Option<Sealer>,
+    sequence: u16,
+    remotes: Vec<SocketAddr>,
+    heard: Arc<AtomicU64>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+impl Meeting {
+    /// Starts a switch and lets all join.
+    pub async fn begin(case: Case) -> Self {
+        let config = Config {
+            control: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            listen: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            advertise: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            webrtc_port: 0,
+            plain_ports: [0, 0],
+            workers: 1,
+            ..Config::default()
+        };
+        let switch = Switch::start(config, Arc::new(NoStore))
+            .await
+            .expect("a switch");
+        let url = format!("http://{}", switch.control_address());
+        let mut client = SwitchClient::connect(url).await.expect("its control port");
+        let mut sockets = Vec::new();
+        let mut legs = Vec::new();
+        for number in 1..=case.listeners + 1 {
+            let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+            legs.push(leg(case, number, socket.local_addr().expect("bound")));
+            sockets.push(socket);
+        }
+        let request = ApplyRequest {
+            version: control::VERSION,
+            member: "bench".into(),
+            meeting: "bench".into(),
+            epoch: 1,
+            full: true,
+            legs,
+            ..Default::default()
+        };
+        let response = client.apply(request).await.expect("legs").into_inner();
+        for (number, (socket, state)) in (1..).zip(sockets.iter().zip(&response.legs)) {
+            assert_eq!(state.refused, "");
+            if case.suite.is_some() {
+                let check = IcePeer::new(&ice(number)).request(true);
+                let mut answer = [0; 200];
+                let towards = address(state);
+                socket.send_to(&check, towards).await.expect("a check");
+                socket.recv(&mut answer).await.expect("an answer");
+            }
+        }
+        let towards = address(&response.legs[0]);
+        let mut sockets = sockets.into_iter();
+        let speaker = sockets.next().expect("the speaker");
+        let heard = Arc::new(AtomicU64::new(0));
+        let mut remotes = Vec::new();
+        let mut listeners = Vec::new();
+        for socket in sockets {
+            remotes.push(socket.local_addr().expect("bound"));
+            let task = listen(socket, case.payload, Arc::clone(&heard));
+            listeners.push(tokio::spawn(task));
+        }
+        Self {
+            case,
+            switch,
+            speaker,
+            towards,
+            sealer: case
+                .suite
+                .map(|(_, profile)| Sealer::new(profile, &key(profile, false)).expect("a key")),
+            sequence: 0,
+            remotes,
+            heard,
+            listeners,
+        }
+    }
+
+    /// Where the listeners are.
+    pub fn remotes(&self) -> Vec<SocketAddr> {
+        self.remotes.clone()
+    }
+
+    /// Does something, and says besides how many packets arrived meanwhile.
+    pub async fn count<T>(&self, something: impl Future<Output = T>) -> (T, u64) {
+        let before = self.heard.load(Ordering::Relaxed);
+        let done = something.await;
+        tokio::time::sleep(Duration::from_millis(100)).await; // for what is under way
+        (done, self.heard.load(Ordering::Relaxed) - before)
+    }
+
+    /// Speaks for so long: packets the listeners should get, and packets they got.
+    pub async fn speak(&mut self, length: Duration) -> (u64, u64) {
+        let before = self.heard.load(Ordering::Relaxed);
+        let mut tick = tokio::time::interval(self.case.pause());
+        let start = Instant::now();
+        let mut packets = 0;
+        while start.elapsed() < length {
+            tick.tick().await;
+            self.say();
+            packets += u64::from(self.case.burst);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await; // for what is under way
+        let due = packets * u64::from(self.case.listeners);
+        (due, self.heard.load(Ordering::Relaxed) - before)
+    }
+
+    /// One burst.
+    fn say(&mut self) {
+        let mut burst = Vec::new();
+        for _ in 0..self.case.burst {
+            burst.extend(self.packet());
+        }
+        let segment = (burst.len() / self.case.burst as usize) as u16;
+        let _ = sendmsg(
+            self.speaker.as_raw_fd(),
+            &[IoSlice::new(&burst)],
+            &[ControlMessage::UdpGsoSegments(&segment)],
+            MsgFlags::empty(),
+            Some(&SockaddrStorage::from(self.towards)),
+        );
+    }
+
+    fn packet(&mut self) -> Vec<u8> {
+        let mut packet = vec![0x80, 0];
+        packet.extend_from_slice(&self.sequence.to_be_bytes());
+        packet.extend_from_slice(&(u32::from(self.sequence) * 160).to_be_bytes());
+        packet.extend_from_slice(&7u32.to_be_bytes());
+        // A loud square wave in µ-law.
+        packet.extend((0..self.case.payload).map(|at| if at / 4 % 2 == 0 { 0x90 } else { 0x10 }));
+        self.sequence = self.sequence.wrapping_add(1);
+        if let Some(sealer) = &mut self.sealer {
+            let len = packet.len();
+            packet.resize(len + MAX_OVERHEAD, 0);
+            let len = sealer.seal_rtp(&mut packet, len).expect("room for the tag");
+            packet.truncate(len);
+        }
+        packet
+    }
+
+    /// All leave.
+    pub async fn end(self) {
+        self.listeners.iter().for_each(JoinHandle::abort);
+        self.switch.shutdown().await;
+    }
+}
+
+/// Where the switch takes a leg's media.
+fn address(state: &control::LegState) -> SocketAddr {
+    let local = &state.transports[0].addresses[0];
+    SocketAddr::new(local.ip.parse().expect("an address"), local.port as u16)
+}

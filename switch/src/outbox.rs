@@ -1,0 +1,124 @@
+//! Sends what a worker has to send in as few system calls as the kernel lets it: what goes to one receiver as one
+//! segmented send (UDP_SEGMENT), and many receivers of a socket in one call (sendmmsg).
+
+use std::io;
+
+use switch_core::{Batch, Transmit};
+
+use crate::mmsg::{Message, Room};
+use crate::sockets::{Media, Sockets};
+
+/// Receivers a system call. More gain nothing: by then the call itself is a hundredth of the cost.
+const TOGETHER: usize = 64;
+
+/// Datagrams to one receiver at once.
+const MOST_SEGMENTS: usize = 64;
+
+/// Datagrams a system call.
+const PARTS: usize = 512;
+
+/// Bytes to one receiver at once: a segmented send is no longer than a datagram may be.
+const MOST_SENT: usize = 60_000;
+
+/// What came of sending a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Datagrams the kernel took.
+    pub sent: usize,
+    /// Datagrams it did not take: a buffer is full, or nothing leads there.
+    pub failed: usize,
+}
+
+/// Sends all of a batch whose datagrams are grouped by receiver.
+pub fn send(room: &mut Room, batch: &Batch, sockets: &Sockets) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut at = 0;
+    while let Some(first) = batch.get(at) {
+        let Some((media, source)) = sockets.get(first.socket) else {
+            outcome.failed += 1; // closed meanwhile
+            at += 1;
+            continue;
+        };
+        let mut parts = [&[][..]; PARTS];
+        let mut counts = [0; TOGETHER];
+        let (mut receivers, mut filled) = (0, 0);
+        while receivers < TOGETHER
+            && let Some(next) = batch.get(at + filled)
+            && next.socket == first.socket
+        {
+            let most = media.segments().min(MOST_SEGMENTS).min(PARTS - filled);
+            if most == 0 {
+                break;
+            }
+            counts[receivers] = run(batch, at + filled, next, &mut parts[filled..filled + most]);
+            filled += counts[receivers];
+            receivers += 1;
+        }
+        let mut messages = [Message {
+            remote: first.remote,
+            source,
+            segment: 0,
+            parts: &[],
+        }; TOGETHER];
+        let mut begin = 0;
+        for (message, count) in messages.iter_mut().zip(&counts[..receivers]) {
+            message.parts = &parts[begin..begin + count];
+            if let Some(transmit) = batch.get(at + begin) {
+                message.remote = transmit.remote;
+            }
+            if *count > 1 {
+                message.segment = message.parts[0].len() as u16;
+            }
+            begin += count;
+        }
+        send_all(room, media, &messages[..receivers], &mut outcome);
+        at += filled;
+    }
+    outcome
+}
+
+/// Collects what goes to the receiver of `first`, the datagram at `at`: all of one length but the last, which may be
+/// shorter. How many they are, as many as `parts` at most.
+fn run<'a>(batch: &'a Batch, at: usize, first: Transmit<'a>, parts: &mut [&'a [u8]]) -> usize {
+    let segment = first.bytes.len();
+    let mut total = 0;
+    for (count, part) in parts.iter_mut().enumerate() {
+        let next = batch.get(at + count).filter(|next| {
+            (next.socket, next.remote) == (first.socket, first.remote)
+                && next.bytes.len() <= segment
+                && total == segment * count
+                && (count == 0 || total + next.bytes.len() <= MOST_SENT)
+        });
+        let Some(next) = next else { return count };
+        *part = next.bytes;
+        total += next.bytes.len();
+    }
+    parts.len()
+}
+
+fn send_all(room: &mut Room, media: &Media, messages: &[Message<'_>], outcome: &mut Outcome) {
+    let datagrams =
+        |messages: &[Message<'_>]| messages.iter().map(|m| m.parts.len()).sum::<usize>();
+    let mut rest = messages;
+    while let Some(next) = rest.first() {
+        match media.send(room, rest) {
+            Ok(sent) if sent > 0 => {
+                let (done, left) = rest.split_at(sent.min(rest.len()));
+                outcome.sent += datagrams(done);
+                rest = left;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                outcome.failed += datagrams(rest);
+                return;
+            }
+            // Only this receiver's: nothing leads there, or the way there cannot segment, which is not tried again.
+            Ok(_) | Err(_) => {
+                if next.segment > 0 {
+                    media.on_segments_refused();
+                }
+                outcome.failed += next.parts.len();
+                rest = &rest[1..];
+            }
+        }
+    }
+}
