@@ -1,4 +1,4 @@
-// A TCP relay between page and server whose line can be cut.
+// A TCP relay between page and server whose line can be cut, or swallow everything.
 
 import { once } from "node:events";
 import { connect, createServer } from "node:net";
@@ -7,7 +7,7 @@ export class Proxy {
   /** Listens on a free port of localhost and relays to `port` there. */
   static async start(port) {
     const proxy = new Proxy();
-    Object.assign(proxy, { target: port, sockets: new Set(), port: 0 });
+    Object.assign(proxy, { target: port, sockets: new Set(), port: 0, swallows: false });
     await proxy.mend();
     return proxy;
   }
@@ -19,12 +19,28 @@ export class Proxy {
         this.sockets.add(a);
         a.on("error", () => b.destroy());
         a.on("close", () => (this.sockets.delete(a), b.destroy()));
-        a.pipe(b);
+        if (this.swallows) a.resume();
+        else a.pipe(b);
       }
+      this.server.emit("relay");
     });
     this.server.listen(this.port, "127.0.0.1");
     await once(this.server, "listening");
     this.port = this.server.address().port;
+  }
+
+  /** From now on nothing gets through, as behind a firewall that forgot the line: nobody is told, and new lines are no better. */
+  swallow() {
+    this.swallows = true;
+    for (const s of this.sockets) {
+      s.unpipe();
+      s.resume();
+    }
+  }
+
+  /** New lines are good again. Those from before stay dead. */
+  forward() {
+    this.swallows = false;
   }
 
   /** Ends every connection and refuses new ones. */
