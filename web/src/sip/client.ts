@@ -12,6 +12,8 @@ export type Link = "connecting" | "online" | "offline";
 
 /** How long to wait with an offer while another one is under way. */
 const RETRY_MS = 500;
+/** Waits before a lost subscription is asked for again: the first, doubled each time, and the longest. */
+const RESUBSCRIBE_MS = [500, 30_000] as const;
 
 /** How it ended, or why it did not begin. */
 export interface Ending {
@@ -50,6 +52,9 @@ export class MeetingClient {
   private readonly ua: UA;
   private session?: RTCSession;
   private subscriber?: Subscriber;
+  private resubscribing = 0;
+  /** Subscriptions lost since the last document. */
+  private lostSubscriptions = 0;
   private dropped = false;
   private leaving = false;
   private mediaFailed = false;
@@ -191,6 +196,7 @@ export class MeetingClient {
   }
 
   private unsubscribe(): void {
+    clearTimeout(this.resubscribing);
     const subscriber = this.subscriber;
     this.subscriber = undefined;
     subscriber?.removeAllListeners();
@@ -215,7 +221,14 @@ export class MeetingClient {
         this.subscribe(); // a gap: a new subscription begins with the full state
         return;
       }
+      this.lostSubscriptions = 0;
       this.events.onRoster(this.roster);
+    });
+    // refused, unanswered or given up by the focus: without another the list of participants would stand still
+    subscriber.on("terminated", (_code, _reason, retryAfter) => {
+      const [first, longest] = RESUBSCRIBE_MS;
+      const wait = retryAfter ? 1000 * retryAfter : Math.min(longest, first * 2 ** this.lostSubscriptions++);
+      this.resubscribing = window.setTimeout(() => this.established && this.subscribe(), wait);
     });
     subscriber.subscribe();
   }
