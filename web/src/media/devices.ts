@@ -9,34 +9,42 @@ export interface Choice {
   wantVideo: boolean;
 }
 
-/** Asks for what is chosen; falls back to audio alone where only the camera fails. */
-export async function capture(choice: Choice): Promise<{ stream: MediaStream; cameraError?: DOMException }> {
+export type Kind = "audio" | "video";
+
+export interface Captured {
+  stream: MediaStream;
+  /** What was wanted and is not in it, and why. */
+  missing?: { kind: Kind; error: unknown };
+}
+
+/** Asks for what is chosen; falls back to microphone or camera alone where only the other fails. */
+export async function capture(choice: Choice): Promise<Captured> {
   if (!choice.wantAudio && !choice.wantVideo) return { stream: new MediaStream() };
   if (!navigator.mediaDevices) throw new DOMException("", "InsecureContextError");
-  const audio = choice.wantAudio
-    ? {
-        deviceId: choice.audio ? { exact: choice.audio } : undefined,
-        echoCancellation: true,
-        noiseSuppression: true,
-        autoGainControl: true,
-      }
-    : false;
-  const video = choice.wantVideo
-    ? {
-        deviceId: choice.video ? { exact: choice.video } : undefined,
-        width: { ideal: choice.width },
-        height: { ideal: choice.height },
-        frameRate: { ideal: choice.width <= 320 ? 10 : 25 },
-      }
-    : false;
+  const audio = choice.wantAudio && {
+    deviceId: choice.audio ? { exact: choice.audio } : undefined,
+    echoCancellation: true,
+    noiseSuppression: true,
+    autoGainControl: true,
+  };
+  const video = choice.wantVideo && {
+    deviceId: choice.video ? { exact: choice.video } : undefined,
+    width: { ideal: choice.width },
+    height: { ideal: choice.height },
+    frameRate: { ideal: choice.width <= 320 ? 10 : 25 },
+  };
   try {
     return { stream: await navigator.mediaDevices.getUserMedia({ audio, video }) };
-  } catch (e) {
-    if (!audio || !video) throw e;
+  } catch (both) {
+    if (!audio || !video) throw both;
     try {
-      return { stream: await navigator.mediaDevices.getUserMedia({ audio, video: false }), cameraError: e as DOMException };
-    } catch {
-      throw e;
+      return { stream: await navigator.mediaDevices.getUserMedia({ audio }), missing: { kind: "video", error: both } };
+    } catch (error) {
+      try {
+        return { stream: await navigator.mediaDevices.getUserMedia({ video }), missing: { kind: "audio", error } };
+      } catch {
+        throw both;
+      }
     }
   }
 }
@@ -46,22 +54,26 @@ export async function devices(kind: "audioinput" | "videoinput"): Promise<MediaD
   return (await navigator.mediaDevices.enumerateDevices()).filter((d) => d.kind === kind);
 }
 
-/** What went wrong with a device, and what to do about it. */
-export function deviceAdvice(error: unknown): string {
+/** What things are called. */
+export const DEVICE = { audio: "microphone", video: "camera" } as const;
+
+/** What went wrong with a device, of either kind where none is given, and what to do about it. */
+export function deviceAdvice(error: unknown, kind?: Kind): string {
   const name = error instanceof DOMException ? error.name : "";
+  const device = kind ? DEVICE[kind] : "microphone or camera";
   switch (name) {
     case "NotAllowedError":
-      return "The browser was not allowed to use the microphone or camera. Allow them in the address bar (the lock or camera symbol), then try again.";
+      return `The browser was not allowed to use the ${device}. Allow ${kind ? "it" : "them"} in the address bar (the lock or camera symbol), then try again.`;
     case "NotFoundError":
     case "OverconstrainedError":
-      return "No microphone or camera was found. Plug one in and try again.";
+      return `No ${device} was found. Plug one in and try again.`;
     case "NotReadableError":
     case "AbortError":
-      return "Another program is using the microphone or camera. Close it and try again.";
+      return `Another program is using the ${device}. Close it and try again.`;
     case "InsecureContextError":
       return "Browsers give microphone and camera only to HTTPS pages or http://localhost. Open this page by its https:// address.";
     default:
-      return name ? `The microphone or camera could not be opened (${name}).` : error instanceof Error ? error.message : String(error);
+      return name ? `The ${device} could not be opened (${name}).` : error instanceof Error ? error.message : String(error);
   }
 }
 

@@ -1,9 +1,7 @@
 // What we send: the tracks of our microphone and camera, and the devices they come from.
 
 import type { JoinRequest } from "../ui/join.ts";
-import { capture, deviceAdvice } from "./devices.ts";
-
-type Kind = "audio" | "video";
+import { type Kind, capture, deviceAdvice } from "./devices.ts";
 
 export interface OwnEvents {
   /** Muted, camera or device have changed. */
@@ -90,7 +88,7 @@ export class OwnMedia {
       }
       this.events.onProblem("");
     } catch (e) {
-      this.events.onProblem(deviceAdvice(e));
+      this.events.onProblem(deviceAdvice(e, kind));
     }
     this.events.onChange();
   }

@@ -1,7 +1,7 @@
 // The page before the meeting: who you are, which meeting, and a look at camera and microphone.
 
 import { type Identity, type ServerConfig, guestIdentity } from "../api.ts";
-import { type Choice, Meter, capture, deviceAdvice, devices } from "../media/devices.ts";
+import { type Choice, DEVICE, type Kind, Meter, capture, deviceAdvice, devices } from "../media/devices.ts";
 import { h, replace } from "./dom.ts";
 
 export interface JoinRequest {
@@ -88,6 +88,13 @@ export function joinPage(
     cancelAnimationFrame(frame);
     meter?.close();
     meter = undefined;
+    showLevel(0);
+  }
+
+  function showLevel(share: number): void {
+    const value = Math.round(100 * share);
+    (level.firstElementChild as HTMLElement).style.width = `${value}%`;
+    level.setAttribute("aria-valuenow", String(value));
   }
 
   async function listDevices(): Promise<void> {
@@ -109,6 +116,12 @@ export function joinPage(
     }
   }
 
+  /** A device chosen before may be gone: any other will do. */
+  function forget(kind: Kind): void {
+    choice[kind] = undefined;
+    (kind === "audio" ? microphone : camera).value = "";
+  }
+
   async function look(): Promise<void> {
     stopPreview();
     for (const t of stream.getTracks()) t.stop();
@@ -125,18 +138,24 @@ export function joinPage(
     retry.hidden = true;
     try {
       const got = await capture(choice);
+      const { missing } = got;
       stream = got.stream;
-      retry.hidden = got.cameraError === undefined;
-      if (got.cameraError) say(`Joining without camera. ${deviceAdvice(got.cameraError)}`);
+      if (missing && choice[missing.kind]) {
+        forget(missing.kind);
+        return look();
+      }
+      retry.hidden = missing === undefined;
+      if (missing) say(`Joining without ${DEVICE[missing.kind]}. ${deviceAdvice(missing.error, missing.kind)}`);
     } catch (e) {
       if (choice.audio || choice.video) {
-        choice.audio = choice.video = undefined; // a device chosen before may be gone
-        microphone.value = camera.value = "";
+        forget("audio");
+        forget("video");
         return look();
       }
       stream = new MediaStream();
       retry.hidden = false;
-      say(`${deviceAdvice(e)} ${LISTEN}`);
+      const kind = !choice.wantVideo ? "audio" : !choice.wantAudio ? "video" : undefined;
+      say(`${deviceAdvice(e, kind)} ${LISTEN}`);
     }
     preview.srcObject = stream;
     picture.classList.toggle("still", stream.getVideoTracks().length === 0);
@@ -144,9 +163,7 @@ export function joinPage(
     if (stream.getAudioTracks().length > 0) {
       const m = (meter = new Meter(stream));
       const draw = (): void => {
-        const value = Math.round(100 * m.read());
-        (level.firstElementChild as HTMLElement).style.width = `${value}%`;
-        level.setAttribute("aria-valuenow", String(value));
+        showLevel(m.read());
         frame = requestAnimationFrame(draw);
       };
       draw();
@@ -201,6 +218,6 @@ export function joinPage(
   );
   showSignIn();
   void look();
-  if (name.value === "") name.focus();
-  else join.focus();
+  // a narrow screen goes on showing the picture
+  (name.value === "" ? name : join).focus({ preventScroll: true });
 }
