@@ -10,6 +10,17 @@ const FLAGS = [
   "--disable-features=WebRtcHideLocalIpsWithMdns",
 ];
 
+/** Takes the devices of one kind, "audio" or "video", from the page, as on a machine that has none. */
+function without(kind) {
+  const media = navigator.mediaDevices;
+  const [original, enumerate] = [media.getUserMedia.bind(media), media.enumerateDevices.bind(media)];
+  media.getUserMedia = async (constraints) => {
+    if (constraints[kind]) throw new DOMException("Requested device not found", "NotFoundError");
+    return original(constraints);
+  };
+  media.enumerateDevices = async () => (await enumerate()).filter((d) => d.kind !== `${kind}input`);
+}
+
 /** Leaves one video codec, and repair, in every offer. */
 function offerOnly(mimeType) {
   const createOffer = RTCPeerConnection.prototype.createOffer;
@@ -24,25 +35,29 @@ export class Browser {
   /**
    * @param {object} o name, directory, url, meeting, speech and picture files, account? {user,password}, viewport?, query?,
    *   browser? (another end's: one process for both, with that one's speech and picture), devices? (none: false),
-   *   permission? (refused: false), certificates? (checked as for any user: "check"),
+   *   cameras? (so many, none of which has the picture), lacks? (no device of that kind: "audio" or "video"),
+   *   permissions? (of "microphone" and "camera", others are refused), certificates? (checked as for any user: "check"),
    *   videoCodec? (the only one offered: "H264")
    */
   static async start(o) {
     const flags = FLAGS.filter(
       (f) =>
-        !(o.devices === false && f.includes("fake-device")) &&
-        !(o.permission === false && f.includes("fake-ui")) &&
+        !((o.devices === false || o.cameras) && f.includes("fake-device")) &&
+        !(o.permissions && f.includes("fake-ui")) &&
         !(o.certificates === "check" && f.includes("certificate")),
     );
-    const files = o.devices === false ? [] : [`--use-file-for-fake-audio-capture=${o.speech}`, `--use-file-for-fake-video-capture=${o.picture}`];
+    const files = o.devices === false ? [] : [`--use-file-for-fake-audio-capture=${o.speech}`];
+    if (o.cameras) files.push(`--use-fake-device-for-media-stream=device-count=${o.cameras}`);
+    else if (o.devices !== false) files.push(`--use-file-for-fake-video-capture=${o.picture}`);
     const browser = o.browser ?? (await chromium.launch({ executablePath: "/usr/bin/chromium", args: [...flags, ...files] }));
     const context = await browser.newContext({
       ignoreHTTPSErrors: o.certificates !== "check",
-      permissions: o.permission === false ? [] : ["microphone", "camera"],
+      permissions: o.permissions ?? ["microphone", "camera"],
       viewport: o.viewport ?? { width: 1100, height: 700 },
     });
     const page = await context.newPage();
     if (o.videoCodec) await page.addInitScript(offerOnly, `video/${o.videoCodec}`);
+    if (o.lacks) await page.addInitScript(without, o.lacks);
     const self = new Browser();
     Object.assign(self, { ...o, shared: o.browser !== undefined, browser, context, page, log: [], sent: [], received: [] });
     page.on("console", (m) => self.log.push(`${m.type()}: ${m.text()}`));
@@ -68,7 +83,8 @@ export class Browser {
       await page.fill("#user", this.account.user);
       await page.fill("#password", this.account.password);
     }
-    const tracks = this.devices === false || this.permission === false ? 0 : /video=off/.test(this.query ?? "") ? 1 : 2;
+    const has = (kind, device) => this.devices !== false && this.lacks !== kind && (this.permissions?.includes(device) ?? true);
+    const tracks = Number(has("audio", "microphone")) + Number(has("video", "camera") && !/video=off/.test(this.query ?? ""));
     await page.waitForFunction((n) => document.querySelector("#preview")?.srcObject?.getTracks().length === n, tracks);
   }
 

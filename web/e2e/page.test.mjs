@@ -76,19 +76,20 @@ async function listed(end, names, ms = 5000) {
   });
 }
 
-/** Cuts the line between page and server for a second; resolves when the page has registered over a new one. */
-async function drop(end) {
+/**
+ * Breaks the line between page and server with `lose`, which the page must notice within `ms`, until `mend`; resolves
+ * when the page has registered over a new one.
+ */
+async function drop(end, { lose = () => proxy.cut(), mend = () => proxy.mend(), ms = 3000 } = {}) {
   const sent = end.sent.length;
   const received = end.received.length;
-  await proxy.cut();
-  const at = Date.now();
-  await until("the page says that it reconnects", 3000, async () => /Reconnecting/.test(await text(end, "[role=status]")) || text(end, "[role=status]"));
+  await lose();
+  await until("the page says that it reconnects", ms, async () => /Reconnecting/.test(await text(end, "[role=status]")) || text(end, "[role=status]"));
   const packets = await end.packets();
-  await new Promise((r) => setTimeout(r, Math.max(0, 1000 - (Date.now() - at))));
-  await until("media flow without the connection", 1000, async () => (await end.packets()) > packets);
+  await until("media flow without the connection", 2000, async () => (await end.packets()) > packets + 50);
   assert.match(await text(end, "[role=status]"), /Reconnecting/);
-  await proxy.mend();
-  await until("the page has registered again", 8000, () => end.sent.slice(sent).some((m) => /^REGISTER /.test(m)) && end.received.slice(received).some((m) => /^SIP\/2\.0 200[^]*\r\nCSeq: \d+ REGISTER/i.test(m)));
+  await mend();
+  await until("the page has registered again", 15_000, () => end.sent.slice(sent).some((m) => /^REGISTER /.test(m)) && end.received.slice(received).some((m) => /^SIP\/2\.0 200[^]*\r\nCSeq: \d+ REGISTER/i.test(m)));
   await until("the dialog goes on", 5000, () => {
     const update = end.sent.slice(sent).find((m) => /^(UPDATE|INVITE) /.test(m));
     const cseq = update && new RegExp(`^SIP/2\\.0 200[^]*\\r\\nCSeq: ${update.match(/\r\nCSeq: (.*)\r\n/)[1]}\r\n`, "i");
@@ -99,6 +100,7 @@ async function drop(end) {
 
 test("an account and a guest see each other's names", async () => {
   const alice = await open("Alice", { account: lab.account("alice"), url: proxy.url });
+  await alice.fillIn();
   await screenshot(alice, "join");
   await alice.join();
   const bob = await open("Bob", { browser: alice.browser, url: proxy.url });
@@ -248,6 +250,69 @@ test("a dropped connection comes back by itself while the media go on", async ()
   await nothingLeft();
 });
 
+test("a line that died without a word is noticed and replaced while the media go on", async () => {
+  const alice = ends.get("Alice");
+  const carol = await open("Carol", { browser: alice.browser }); // not over the proxy
+  await alice.join();
+  await carol.join();
+  await carol.speak(true);
+  const before = Object.fromEntries((await people()).map((p) => [p.display, p.source]));
+  const tried = () => once(proxy.server, "relay");
+  for (const [ms, hint] of [
+    [20_000, () => {}], // 10 s of silence, 5 s for an answer
+    [9_000, () => alice.page.evaluate(() => void window.dispatchEvent(new Event("offline")))], // 5 s
+  ]) {
+    await drop(alice, {
+      ms,
+      lose: () => (proxy.swallow(), hint()),
+      mend: async () => (await tried(), proxy.forward()), // that try gets nowhere: the page must give it up
+    });
+    assert.deepEqual(Object.fromEntries((await people()).map((p) => [p.display, p.source])), before);
+  }
+  await carol.leave();
+  await stop("Carol");
+  await listed(alice, ["Alice"]);
+  await alice.leave();
+  await nothingLeft();
+});
+
+test("a subscription that the server gave up is asked for again until it is granted", async () => {
+  const alice = ends.get("Alice");
+  const carol = await open("Carol", { browser: alice.browser });
+  const line = { refused: 0 };
+  await carol.page.routeWebSocket(/\/sip$/, (page) => {
+    const server = page.connectToServer();
+    line.page = page;
+    server.onMessage((m) => page.send(m));
+    page.onMessage((m) => {
+      if (!line.refusing || !/^SUBSCRIBE /.test(m)) return server.send(m);
+      const copied = m.split("\r\n").filter((l) => /^(Via|From|To|Call-ID|CSeq):/i.test(l));
+      page.send(["SIP/2.0 503 Service Unavailable", ...copied, "Content-Length: 0", "", ""].join("\r\n"));
+      line.refusing = ++line.refused < 2;
+    });
+  });
+  await carol.open();
+  await carol.join();
+  await listed(carol, ["Carol"]);
+  const [head] = carol.received.findLast((m) => /^NOTIFY /.test(m)).split("\r\n\r\n");
+  line.refusing = true;
+  const last = head
+    .replace(/branch=/i, "branch=z9hG4bKlast")
+    .replace(/^CSeq: \d+/im, (l) => `CSeq: ${Number(l.slice(6)) + 1000}`)
+    .replace(/^Subscription-State: .*$/im, "Subscription-State: terminated;reason=deactivated")
+    .replace(/^Content-Type: .*\r\n/im, "")
+    .replace(/^Content-Length: .*$/im, "Content-Length: 0");
+  line.page.send(`${last}\r\n\r\n`);
+  await until("the page asked twice in vain", 5000, () => line.refused === 2 || line);
+  await ends.get("Bob").join();
+  await listed(carol, ["Bob", "Carol"], 8000);
+  await ends.get("Bob").leave();
+  await listed(carol, ["Carol"]);
+  await carol.leave();
+  await stop("Carol");
+  await nothingLeft();
+});
+
 test("errors say what to do", async () => {
   const alice = ends.get("Alice");
   const fails = async (change, pattern) => {
@@ -364,20 +429,101 @@ test("the page is used with the keyboard alone", async () => {
   await nothingLeft();
 });
 
-test("a refused microphone or none at all is explained, and listening goes on without", async () => {
+test("devices that are refused or missing are named, and the others are used", async () => {
   await stop("Bob");
-  for (const [name, options, pattern] of [
-    ["Refused", { permission: false }, /not allowed.*Allow them/],
-    ["Bare", { devices: false }, /No microphone or camera was found.*listen only/],
+  const alice = ends.get("Alice");
+  for (const [name, options, pattern, media] of [
+    ["Refused", { permissions: [] }, /not allowed to use the microphone or camera.*Allow them.*listen only/, ""],
+    ["Bare", { devices: false }, /No microphone or camera was found.*listen only/, ""],
+    ["Mute", { permissions: ["camera"] }, /Joining without microphone.*not allowed to use the microphone.*Allow it/, "video"],
+    ["Silent", { browser: alice.browser, lacks: "audio" }, /Joining without microphone.*No microphone was found/, "video"],
+    ["Hidden", { browser: alice.browser, lacks: "video" }, /Joining without camera.*No camera was found/, "audio"],
   ]) {
     const end = await open(name, options);
     await until("the page says what to do", 5000, async () => pattern.test(await text(end, "#problem")) || text(end, "#problem"));
     assert.equal(await end.page.isVisible("#retry"), true);
     await end.join();
     assert.equal((await people()).length, 1);
+    const sent = await end.page.evaluate(() => window.rostrum.pc.getSenders().filter((s) => s.track).map((s) => s.track.kind));
+    assert.equal(sent.join(), media);
+    await until("what there is goes out", 5000, () =>
+      end.page.evaluate(async (kind) => {
+        const reports = [...(await window.rostrum.pc.getStats()).values()].filter((s) => s.type === "outbound-rtp" && s.packetsSent > 0);
+        return kind === reports.map((s) => s.kind).join() || reports.map((s) => [s.kind, s.packetsSent]);
+      }, media),
+    );
     await end.leave();
     await stop(name);
   }
+  await nothingLeft();
+});
+
+test("devices chosen before joining and in the meeting are those in use", async () => {
+  const end = await open("Dora", { cameras: 2 });
+  const { page } = end;
+  await end.fillIn();
+  const level = () => page.getAttribute("[role=meter]", "aria-valuenow");
+  await until("the level meter shows the voice", 5000, async () => Number(await level()) > 20 || level());
+  await page.selectOption("#microphone", "off");
+  await page.waitForFunction(() => document.querySelector("#preview").srcObject.getAudioTracks().length === 0);
+  assert.equal(await level(), "0", "who has no microphone has no level");
+  const other = {};
+  for (const [id, kind] of [["microphone", "audio"], ["camera", "video"]]) {
+    const devices = await page.$$eval(`#${id} option`, (all) => all.map((o) => o.value).filter((v) => v !== "off"));
+    assert.ok(devices.length > 1, `several devices for ${id}: ${devices}`);
+    other[kind] = devices;
+    await page.selectOption(`#${id}`, devices[1]);
+    await page.waitForFunction(
+      ([kind, device]) => document.querySelector("#preview").srcObject.getTracks().find((t) => t.kind === kind)?.getSettings().deviceId === device,
+      [kind, devices[1]],
+    );
+  }
+  await end.join();
+  const used = (kind) => page.evaluate((k) => window.rostrum.pc.getSenders().find((s) => s.track?.kind === k)?.track.getSettings().deviceId, kind);
+  for (const kind of ["audio", "video"]) assert.equal(await used(kind), other[kind][1], `${kind} chosen before joining`);
+
+  await page.click("#devices");
+  assert.equal(await page.inputValue("#use-camera"), other.video[1]);
+  const frames = () =>
+    page.evaluate(async () => [...(await window.rostrum.pc.getStats()).values()].find((s) => s.type === "outbound-rtp" && s.kind === "video").framesEncoded);
+  const offers = () => end.sent.filter((m) => /^(INVITE|UPDATE) /.test(m)).length;
+  const before = offers();
+  await page.selectOption("#use-camera", other.video[0]);
+  await until("the other camera is sent", 3000, async () => (await used("video")) === other.video[0] || used("video"));
+  assert.equal(await page.$eval(".self video", (v) => v.srcObject.getVideoTracks()[0].getSettings().deviceId), other.video[0]);
+  const encoded = await frames();
+  await until("its picture goes out", 5000, async () => (await frames()) > encoded || frames());
+  assert.equal(offers(), before, "nothing is negotiated for it");
+  assert.equal(await text(end, "p[role=alert]"), "");
+  await end.leave();
+  await stop("Dora");
+});
+
+test("the link that is copied opens the meeting's page, on a phone's screen too", async () => {
+  const { page, context } = ends.get("Alice");
+  await context.grantPermissions(["microphone", "camera", "clipboard-read", "clipboard-write"]);
+  await page.setViewportSize({ width: 390, height: 844 });
+  await ends.get("Alice").open();
+  await page.waitForFunction(() => document.querySelector("#preview")?.srcObject?.getTracks().length === 2);
+  await screenshot(ends.get("Alice"), "join-phone");
+  for (const account of [false, true]) {
+    await page.setChecked("#account", account);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), 390);
+  }
+  for (const id of ["preview", "name", "meeting", "microphone", "camera", "user", "password", "join"]) {
+    const box = await page.locator(`#${id}`).boundingBox();
+    assert.ok(box && box.x >= 0 && box.x + box.width <= 390, `${id} is as wide as the screen at most: ${JSON.stringify(box)}`);
+  }
+  await ends.get("Alice").join();
+  await page.click("#people");
+  await page.click("#invite");
+  await until("the page says that the link is copied", 3000, async () => /copied/.test(await text(ends.get("Alice"), "[role=status]")));
+  const link = await page.evaluate(() => navigator.clipboard.readText());
+  assert.equal(link, `${proxy.url}?meeting=standup`);
+  await ends.get("Alice").leave();
+  await page.evaluate(() => localStorage.clear());
+  await page.goto(link);
+  assert.equal(await page.inputValue("#meeting"), "standup");
   await nothingLeft();
 });
 
