@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use rand::Rng as _;
 use sip::{Transport, Uri};
 
 /// Longest look-up.
@@ -24,6 +25,15 @@ impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Resolver")
     }
+}
+
+/// What a name says of a service (RFC 2782).
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    /// Where it is, the first choice first; empty where the name says nothing.
+    At(Vec<Service>),
+    /// Its one target is the root: decidedly not here.
+    NotHere,
 }
 
 /// One record that leads to a host.
@@ -54,6 +64,33 @@ fn naptr_transport(service: &str) -> Option<Transport> {
         "SIPS+D2T" => Some(Transport::Tls),
         _ => None,
     }
+}
+
+/// What the records of a name say, in an order drawn by `draw`, which gives a number from 0 to its argument.
+///
+/// RFC 2782: a lower priority first; among equals, each is the next with a chance that grows with its weight, and those
+/// of weight 0 have next to none while there are others.
+fn answer(mut left: Vec<Service>, mut draw: impl FnMut(u32) -> u32) -> Answer {
+    let had_any = !left.is_empty();
+    left.retain(|service| service.host != ".");
+    if had_any && left.is_empty() {
+        return Answer::NotHere;
+    }
+    left.sort_by_key(|service| (service.priority, service.weight));
+    let mut drawn = Vec::with_capacity(left.len());
+    while let Some(first) = left.first() {
+        let priority = first.priority;
+        let equals = || left.iter().take_while(|s| s.priority == priority);
+        let sum: u32 = equals().map(|s| u32::from(s.weight)).sum();
+        let lot = draw(sum);
+        let mut running = 0;
+        let at = equals().position(|service| {
+            running += u32::from(service.weight);
+            running >= lot
+        });
+        drawn.push(left.remove(at.unwrap_or(0)));
+    }
+    Answer::At(drawn)
 }
 
 impl Resolver {
@@ -101,6 +138,7 @@ impl Resolver {
         if !named {
             services = self.by_naptr(host, secure).await;
         }
+        let mut not_here = Vec::new();
         if services.is_empty() {
             let tried: &[Transport] = match (named, secure) {
                 (true, _) => &[transport],
@@ -109,8 +147,14 @@ impl Resolver {
             };
             for transport in tried {
                 let name = format!("{}.{host}.", service_label(*transport, secure));
-                services.extend(self.srv(&name, *transport).await);
+                match self.srv(&name, *transport).await {
+                    Answer::At(found) => services.extend(found),
+                    Answer::NotHere => not_here.push(*transport),
+                }
             }
+        }
+        if services.is_empty() && not_here.contains(&transport) {
+            return Vec::new();
         }
         if services.is_empty() {
             let port = transport.default_port();
@@ -158,20 +202,21 @@ impl Resolver {
         pointers.sort();
         let mut services = Vec::new();
         for (_, _, transport, name) in pointers.into_iter().take(ADDRESSES_MAX) {
-            services.extend(self.srv(&name, transport).await);
+            if let Answer::At(found) = self.srv(&name, transport).await {
+                services.extend(found);
+            }
         }
         services
     }
 
-    /// By priority, and within one the heavier first (RFC 2782 draws lots; the order only matters under load).
-    async fn srv(&self, name: &str, transport: Transport) -> Vec<Service> {
+    async fn srv(&self, name: &str, transport: Transport) -> Answer {
         let Some(dns) = &self.dns else {
-            return Vec::new();
+            return Answer::At(Vec::new());
         };
         let Ok(found) = dns.lookup(name.to_owned(), RecordType::SRV).await else {
-            return Vec::new();
+            return Answer::At(Vec::new());
         };
-        let mut services: Vec<Service> = found
+        let services: Vec<Service> = found
             .answers()
             .iter()
             .filter_map(|record| match &record.data {
@@ -185,8 +230,7 @@ impl Resolver {
                 _ => None,
             })
             .collect();
-        services.sort_by_key(|s| (s.priority, std::cmp::Reverse(s.weight)));
-        services
+        answer(services, |most| rand::rng().random_range(0..=most))
     }
 
     async fn addresses(
@@ -231,6 +275,49 @@ mod tests {
                 .await,
             []
         );
+    }
+
+    fn service(priority: u16, weight: u16, host: &str) -> Service {
+        Service {
+            transport: Transport::Udp,
+            priority,
+            weight,
+            host: host.into(),
+            port: 5060,
+        }
+    }
+
+    #[test]
+    fn hosts_of_equal_priority_are_drawn_by_weight() {
+        let all = || {
+            vec![
+                service(20, 5, "later."),
+                service(10, 3, "heavy."),
+                service(10, 0, "spare."),
+                service(10, 1, "light."),
+            ]
+        };
+        let order = |lots: &[u32]| -> Vec<String> {
+            let mut lots = lots.iter().copied();
+            let Answer::At(drawn) = answer(all(), |most| lots.next().unwrap_or(0).min(most)) else {
+                panic!("there are hosts");
+            };
+            drawn.into_iter().map(|s| s.host).collect()
+        };
+        assert_eq!(order(&[4, 1, 0]), ["heavy.", "light.", "spare.", "later."]);
+        assert_eq!(order(&[1, 3, 0]), ["light.", "heavy.", "spare.", "later."]);
+        assert_eq!(order(&[0, 0, 0]), ["spare.", "light.", "heavy.", "later."]);
+        let mut first = 0;
+        for lot in 0..=4 {
+            first += u32::from(order(&[lot])[0] == "heavy.");
+        }
+        assert_eq!(first, 3, "of five lots");
+    }
+
+    #[test]
+    fn target_that_is_the_root_says_that_the_service_is_not_here() {
+        assert_eq!(answer(vec![service(0, 0, ".")], |_| 0), Answer::NotHere);
+        assert_eq!(answer(Vec::new(), |_| 0), Answer::At(Vec::new()));
     }
 
     #[test]
