@@ -118,10 +118,14 @@ fn a_draining_lab_takes_nothing_new_and_ends_after_its_last_call() {
     let call = first.call(lab.meeting(0)).expect("answered");
     let admin = lab.info["api"].as_str().expect("a URL");
     let ready = admin.replace("/api/v1", "/readyz");
+    let alive = admin.replace("/api/v1", "/healthz");
     assert_eq!(http("GET", &ready, "").0, 200);
+    assert_eq!(http("GET", &alive, ""), (200, "ok\n".into()));
 
     lab.terminate();
     eventually("/readyz to say 503", || http("GET", &ready, "").0 == 503);
+    // who drains is well all the same: it must not be killed for it
+    assert_eq!(http("GET", &alive, "").0, 200);
     eventually("new meetings to be refused", || {
         // /readyz changes first; the manager and then, from it, the registrar follow
         let mut second = phone(&lab, 1);

@@ -124,10 +124,19 @@ fn register(lab: &Lab, way: Way, port: u16, account: usize) {
 }
 
 #[test]
-fn registers_with_digest_over_every_transport() {
+fn registers_with_digest_and_takes_it_back_over_every_transport() {
     let mut lab = Lab::start();
+    let registered = |lab: &Lab| {
+        lab.api("/registrations")
+            .to_string()
+            .contains(lab.account(0).0)
+    };
     for (_, way) in ways(&lab) {
-        register(&lab, way, free_port(), 0);
+        let port = free_port();
+        register(&lab, way, port, 0);
+        assert!(registered(&lab));
+        Sipp::start(&lab, "unregister", way, port, 0, "").finish();
+        assert!(!registered(&lab), "{}", lab.api("/registrations"));
     }
     lab.assert_healthy();
 }
