@@ -176,10 +176,11 @@ export class Stage {
     await until(`${speaker} speaks`, this.ms, async () => {
       const asked = Date.now();
       const { media } = await this.view(); // without it where the switch does not answer in time
-      const level = media?.legs.find((l) => l.source === source)?.level;
-      if (level <= SPEECH) return true;
+      const leg = media?.legs.find((l) => l.source === source);
+      // the level is that of the newest packet alone, who is active is so over pauses
+      if (leg?.level <= SPEECH || media?.active.includes(leg?.id)) return true;
       begin = asked;
-      return { level };
+      return leg?.level;
     });
     return begin;
   }
