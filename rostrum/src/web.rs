@@ -26,14 +26,18 @@ pub fn router() -> Router {
 }
 
 async fn serve(uri: Uri) -> Response {
-    if !is_present() {
+    page(embedded::FILES, uri.path())
+}
+
+fn page(files: &[(&str, &'static [u8])], path: &str) -> Response {
+    if files.is_empty() {
         return (StatusCode::NOT_FOUND, Html(MISSING)).into_response();
     }
-    let path = match uri.path().trim_start_matches('/') {
+    let path = match path.trim_start_matches('/') {
         "" => "index.html",
         path => path,
     };
-    let Some((name, bytes)) = embedded::FILES.iter().find(|(name, _)| *name == path) else {
+    let Some((name, bytes)) = files.iter().find(|(name, _)| *name == path) else {
         return (StatusCode::NOT_FOUND, "not found\n").into_response();
     };
     let kind = match name.rsplit('.').next() {
@@ -55,4 +59,28 @@ async fn serve(uri: Uri) -> Response {
         *bytes,
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn body(response: Response) -> (u16, String) {
+        let status = response.status().as_u16();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        let text = String::from_utf8(bytes.expect("a body").to_vec()).expect("UTF-8");
+        (status, text)
+    }
+
+    #[tokio::test]
+    async fn build_without_the_web_client_says_how_to_make_one_with_it() {
+        for path in ["/", "/assets/app.js"] {
+            let (status, text) = body(page(&[], path)).await;
+            assert_eq!(status, 404);
+            assert!(text.contains(HOW_TO_BUILD), "{text}");
+        }
+        let files: &[(&str, &'static [u8])] = &[("index.html", b"the page")];
+        assert_eq!(body(page(files, "/")).await, (200, "the page".into()));
+        assert_eq!(body(page(files, "/nothing")).await.0, 404);
+    }
 }
