@@ -207,6 +207,42 @@ fn a_listener_without_the_speaker_s_codec_gets_one_rendition_shared_by_all_who_n
 }
 
 #[test]
+fn a_listener_of_one_clock_rate_is_not_sent_another() {
+    let mut b = Bench::with(&["a"], &Shape::default());
+    let only = |audio: Vec<control::Codec>| Shape {
+        audio,
+        video: vec![],
+        ..Shape::default()
+    };
+    let pcmu = || codec(0, "PCMU", 8_000);
+    b.join("p", leg("p", 8, &only(vec![pcmu()])));
+    b.join(
+        "q",
+        leg("q", 9, &only(vec![codec(9, "G722", 8_000), pcmu()])),
+    );
+    for _ in 0..50 {
+        b.ms(20);
+        let mut p = b.audio_packet("p", 0, 160, Some(SPEECH));
+        b.rtp("p", &mut p);
+    }
+    let payload_types = |id: &str| {
+        let got = b.stream_to(id, b.slot_ssrc(id, 1, 0));
+        let all = got.iter().map(|g| g.view().payload_type());
+        all.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(
+        payload_types("a"),
+        [111].into(),
+        "Opus, though a takes PCMU"
+    );
+    assert_eq!(
+        payload_types("q"),
+        [0].into(),
+        "as it is: the clock is G.722's"
+    );
+}
+
+#[test]
 fn with_one_slot_the_dominant_speaker_hears_who_talks_and_not_who_coughed() {
     let mut b = Bench::with(&["a", "b", "c"], &Shape::default());
     b.talk_only("a", 100);

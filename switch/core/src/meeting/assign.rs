@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::Meeting;
 use super::leg::Leg;
-use crate::codecs::AudioCodec;
+use crate::codecs::{AudioCodec, Format};
 use crate::nack::RetransmitBuffer;
 use crate::slot::{Feed, Kind};
 use crate::{Egress, SourceId, Transcoder};
@@ -101,11 +101,16 @@ impl Meeting {
                 };
                 let feed = stream.and_then(|index| {
                     let format = streams[index as usize].as_ref()?.format;
-                    let rendition = match format {
-                        Some(f) if !slot.accepts(f) && f.audio().is_some() => {
-                            Some(slot.codecs.preferred_audio()?)
+                    // A stream keeps to one clock rate (RFC 7160 §4.1): browsers that are sent another play it,
+                    // but no longer say whose it is.
+                    let rendition = match format.and_then(Format::audio) {
+                        Some(codec) => {
+                            let preferred = slot.codecs.preferred_audio();
+                            let fits = slot.accepts(Format::Audio(codec))
+                                && preferred.is_none_or(|p| p.clock_rate() == codec.clock_rate());
+                            if fits { None } else { Some(preferred?) }
                         }
-                        _ => None,
+                        None => None,
                     };
                     Some(Feed {
                         stream: index,
