@@ -22,6 +22,8 @@ const RULES: &[(&str, &[&str])] = &[
         &["meeting-core", "sip", "transport", "control", "cluster"],
     ),
     ("switch", &["switch-core", "control", "cluster"]),
+    // a client: its media half uses the switch core's SRTP and DTLS
+    ("load", &["sip", "transport", "switch-core"]),
     (
         "rostrum",
         &[
@@ -30,6 +32,7 @@ const RULES: &[(&str, &[&str])] = &[
             "switch",
             "cluster",
             "transport",
+            "load",
         ],
     ),
 ];

@@ -1,0 +1,1 @@
+//! The media half: sockets, what is sent, and the checks of what comes.

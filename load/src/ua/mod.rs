@@ -1,0 +1,1 @@
+//! The signalling half: a SIP user agent for every participant.
