@@ -4,5 +4,8 @@
 #![forbid(unsafe_code)]
 
 pub mod leg;
+pub mod machine;
 pub mod media;
+pub mod report;
+pub mod run;
 pub mod ua;

@@ -88,25 +88,30 @@ impl Agent {
         with_cx!(self, now, &[], |cx| registration.register(cx));
     }
 
-    /// A participant joins; again, where it was refused.
+    /// A participant joins.
     pub fn join(
         &mut self,
         now: Instant,
         participant: u32,
         account: Option<Account>,
-        description: impl FnOnce() -> Description,
+        description: Description,
     ) {
-        let route = account
-            .as_ref()
-            .and_then(|account| self.registrations.get(&account.user))
-            .map_or_else(Vec::new, |r| r.service_route.clone());
-        let call = self
-            .calls
+        self.calls
             .entry(participant)
-            .or_insert_with(|| Call::new(participant, description(), account));
+            .or_insert_with(|| Call::new(participant, description, account));
+        self.join_again(now, participant);
+    }
+
+    /// A participant who was refused, or whose call ended, joins once more.
+    pub fn join_again(&mut self, now: Instant, participant: u32) {
+        let Some(call) = self.calls.get_mut(&participant) else {
+            return;
+        };
         if !call.is_over() {
             return;
         }
+        let registration = call.account().and_then(|a| self.registrations.get(&a.user));
+        let route = registration.map_or_else(Vec::new, |r| r.service_route.clone());
         self.by_call_id.remove(&call.call_id);
         with_cx!(self, now, &route, |cx| call.join(cx));
         self.by_call_id.insert(call.call_id.clone(), participant);

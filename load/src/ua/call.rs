@@ -232,6 +232,10 @@ impl Call {
         }
     }
 
+    pub(super) fn account(&self) -> Option<&Account> {
+        self.account.as_ref()
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.state, State::Idle | State::Gone)
     }

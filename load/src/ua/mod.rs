@@ -8,6 +8,7 @@ mod call;
 mod description;
 mod home;
 mod inside;
+mod phone;
 mod read;
 mod registration;
 
@@ -16,3 +17,4 @@ pub use agent::Agent;
 pub use call::{Event, Refusal};
 pub use description::{Description, DescriptionError};
 pub use home::Home;
+pub use phone::{Phone, PhoneError, SipOptions, towards};
