@@ -5,6 +5,7 @@
 mod admin;
 mod config;
 mod lab;
+mod load;
 mod meetings;
 mod observe;
 mod roles;
@@ -43,6 +44,8 @@ enum Command {
     /// Manage who may register: add, list and remove users
     #[command(subcommand)]
     User(users::UserCommand),
+    /// Put a conference server under load, and check what it sends
+    Load(Box<load::LoadArgs>),
     /// See which meetings run, and who is in them
     #[command(subcommand)]
     Meeting(meetings::MeetingCommand),
@@ -71,6 +74,10 @@ enum ConfigCommand {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // says more by its exit code than that it failed
+    if let Command::Load(args) = &cli.command {
+        return load::run(args);
+    }
     match run(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -93,6 +100,7 @@ fn run(command: Command) -> Result<(), String> {
         Command::Config(ConfigCommand::Check { file, role }) => check(&file, role),
         Command::User(command) => users::run(command),
         Command::Meeting(command) => block_on(meetings::run(command)),
+        Command::Load(_) => Ok(()),
     }
 }
 

@@ -60,6 +60,25 @@ impl Percentiles {
     }
 }
 
+/// Part of a histogram: from, to, and how many values lie between.
+pub type Bucket = (u64, u64, u64);
+
+/// How much wider a bucket is than the one before. Lowering it draws finer and makes reports longer.
+const WIDER: f64 = 1.15;
+
+/// A histogram in buckets that grow with the values, for plots.
+#[must_use]
+pub fn buckets<C: hdrhistogram::Counter>(histogram: &Histogram<C>) -> Vec<Bucket> {
+    let mut from = 0;
+    let steps = histogram.iter_log(1, WIDER).map(|step| {
+        let to = step.value_iterated_to() + 1;
+        let bucket = (from, to, step.count_since_last_iteration());
+        from = to;
+        bucket
+    });
+    steps.filter(|bucket| bucket.2 > 0).collect()
+}
+
 /// Something that should not be, how often it was seen, and one case of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Finding {
@@ -123,6 +142,10 @@ pub struct KindReport {
     /// From the begin of a talk spurt to the speaker's first packet at each listener, in µs; with video, to the change
     /// of picture. `None` where no stamps came.
     pub switch_delay: Option<Percentiles>,
+    /// Values of [`Self::delay`] by size: from, to (µs) and how many; empty buckets left out.
+    pub delay_histogram: Vec<Bucket>,
+    /// The same of [`Self::switch_delay`].
+    pub switch_delay_histogram: Vec<Bucket>,
 }
 
 /// RTCP of all legs.

@@ -68,6 +68,15 @@ impl Settings {
     }
 }
 
+/// As given on the command line.
+fn resolution(video: Resolution) -> &'static str {
+    match video {
+        Resolution::P180 => "180p",
+        Resolution::P360 => "360p",
+        Resolution::P720 => "720p",
+    }
+}
+
 /// A reason and how often.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Counted {

@@ -18,3 +18,16 @@ pub use call::{Event, Refusal};
 pub use description::{Description, DescriptionError};
 pub use home::Home;
 pub use phone::{Phone, PhoneError, SipOptions, towards};
+pub use sip::Transport;
+
+/// Reads a meeting's URI.
+///
+/// # Errors
+/// What is wrong with it, for people.
+pub fn meeting(text: &str) -> Result<sip::Uri, String> {
+    let uri = sip::Uri::parse(text).map_err(|e| e.to_string())?;
+    match uri.scheme.as_str() {
+        "sip" | "sips" if !uri.host.is_empty() => Ok(uri),
+        _ => Err("not a SIP URI".to_owned()),
+    }
+}
