@@ -367,7 +367,10 @@ mod tests {
     fn a_line_of_proc_net_udp_is_read() {
         let line = "  118: 0100007F:13C4 00000000:0000 07 00000000:00000000 00:00000000 00000000  0  0 31337 2 0000000000000000 12";
         let read = socket_line(line).expect("a socket");
-        assert_eq!(read.local, "127.0.0.1:5060".parse().expect("an address"));
+        assert_eq!(
+            read.local,
+            "127.0.0.1:5060".parse::<SocketAddr>().expect("an address")
+        );
         assert_eq!((read.inode, read.drops), (31_337, Some(12)));
         let v6 = address("00000000000000000000000001000000:13C4");
         assert_eq!(v6, Some("[::1]:5060".parse().expect("an address")));

@@ -13,7 +13,16 @@ use serde::Serialize;
 
 use crate::leg::{Local, Protection, Remote};
 
+pub mod check;
+pub mod ice;
+pub mod picture;
 pub mod report;
+pub mod rtcp;
+pub mod schedule;
+pub mod sequence;
+pub mod speech;
+pub mod stamp;
+pub mod tally;
 
 pub use report::{
     Finding, Findings, KindReport, MediaReport, Percentiles, Progress, RtcpReport, Second,
