@@ -106,7 +106,7 @@ pub struct LoadArgs {
     server_pid: Option<u32>,
 
     /// Account that all join with [default: they join without]
-    #[arg(long, requires = "password", help_heading = "Accounts")]
+    #[arg(long, requires = "password", help_heading = "Joining")]
     user: Option<String>,
     /// Its password
     #[arg(
@@ -114,7 +114,7 @@ pub struct LoadArgs {
         requires = "user",
         env = "ROSTRUM_PASSWORD",
         hide_env_values = true,
-        help_heading = "Accounts"
+        help_heading = "Joining"
     )]
     password: Option<String>,
     /// Accounts used in turn: a file of name:password lines
@@ -122,17 +122,17 @@ pub struct LoadArgs {
         long,
         value_name = "FILE",
         conflicts_with = "user",
-        help_heading = "Accounts"
+        help_heading = "Joining"
     )]
     users: Option<PathBuf>,
     /// Register the accounts first
-    #[arg(long, help_heading = "Accounts")]
+    #[arg(long, help_heading = "Joining")]
     register: bool,
     /// Joins a second, as 50 or 50/s
-    #[arg(long, default_value = "50", value_parser = per_second, value_name = "N", help_heading = "Accounts")]
+    #[arg(long, default_value = "50", value_parser = per_second, value_name = "N", help_heading = "Joining")]
     join_rate: f64,
     /// How often a participant whom the server has no room for tries again, heeding Retry-After
-    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Accounts")]
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Joining")]
     retry: u32,
 
     /// Without SIP: send one speaker's plain RTP there

@@ -40,8 +40,8 @@ pub fn page(report: &Report) -> String {
         None => String::new(),
     };
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"/>\
+         <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\"/>\
          <title>Load: {title}</title><style>{STYLE}{}</style></head><body>\n\
          <h1>{title}</h1>\n<p class=\"soft\">{} participants, {} of them talking, over {}{video}; {:.1} s, from {}. \
          rostrum load {}, seed {}.</p>\n",
