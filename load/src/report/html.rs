@@ -18,7 +18,7 @@ p{margin:0 0 8px}.soft{color:var(--soft)}\
 .card b{display:block;font-size:22px;font-weight:600;font-variant-numeric:tabular-nums}\
 .card span{color:var(--soft);font-size:13px}\
 section{margin:0 0 16px}\
-.plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:16px}.plots section{margin:0}\
+.plots{margin:0 0 16px;display:grid;grid-template-columns:repeat(auto-fit,minmax(440px,1fr));gap:16px}.plots section{margin:0}\
 @media(max-width:520px){.plots{grid-template-columns:1fr}}\
 svg{display:block;width:100%;height:auto}\
 .legend{display:flex;flex-wrap:wrap;gap:4px 16px;color:var(--soft);font-size:13px}\
@@ -64,7 +64,7 @@ pub fn page(report: &Report) -> String {
     list(&mut out, "Errors", &problems(report));
     out.push_str("<div class=\"plots\">\n");
     plots(&mut out, report);
-    out.push_str("</div>\n<p></p>\n");
+    out.push_str("</div>\n");
     counts(&mut out, report);
     times(&mut out, report);
     out.push_str("</body></html>\n");

@@ -16,8 +16,9 @@ svg [stroke=\"#010101\"]{stroke:var(--ink)}\
 svg [stroke=\"#020202\"]{stroke:var(--grid)}\
 svg text{font-family:inherit;stroke:none}";
 
-const SIZE: (u32, u32) = (760, 260);
-const FONT: i32 = 13;
+/// About as wide as two of them stand beside each other, so that letters keep their size.
+const SIZE: (u32, u32) = (500, 230);
+const FONT: i32 = 12;
 
 /// One line, or one set of points.
 pub(super) struct Series {
@@ -48,7 +49,8 @@ pub(super) fn over_time(unit: &str, shape: Shape, series: &[Series]) -> Option<S
         let mut chart = sized(&mut chart)
             .build_cartesian_2d(0.0..last.max(1.0), 0.0..top)
             .ok()?;
-        let seconds = |x: &f64| format!("{x:.0} s");
+        let digits = usize::from(last < 8.0);
+        let seconds = |x: &f64| format!("{x:.digits$} s");
         let values = |y: &f64| number(*y, top);
         mesh(&mut chart, unit, &seconds, &values)?;
         for (n, series) in series.iter().enumerate() {
@@ -132,8 +134,8 @@ fn sized<'a, 'b, 'c>(
     chart
         .margin(8)
         .margin_right(24)
-        .x_label_area_size(30)
-        .y_label_area_size(74)
+        .x_label_area_size(26)
+        .y_label_area_size(66)
 }
 
 fn mesh<X, Y>(
@@ -154,7 +156,7 @@ where
         .light_line_style(TRANSPARENT)
         .bold_line_style(GRID)
         .axis_style(GRID)
-        .x_labels(8)
+        .x_labels(7)
         .y_labels(6)
         .label_style(upright)
         .axis_desc_style(text)
