@@ -304,6 +304,7 @@ fn without_stamps_the_schedule_says_whose_a_csrc_is_and_no_delay_is_made_up() {
     for wrong in [false, true] {
         let mut rig = Rig::new();
         rig.now = 0;
+        rig.watch.begin(Duration::ZERO);
         let spurts: Vec<_> = Schedule::new(1, 4).take(60).collect();
         for _ in 0..5000 {
             rig.advance(20, 48);

@@ -139,6 +139,7 @@ pub struct Watch {
     schedule: Schedule,
     recent: VecDeque<Spurt>,
     next: Option<Spurt>,
+    begun: Option<Duration>,
 }
 
 impl Watch {
@@ -150,11 +151,19 @@ impl Watch {
             schedule,
             recent: VecDeque::new(),
             next,
+            begun: None,
         }
     }
 
-    /// The only one who can be heard at `now`: who has talked for a while, with nobody else about.
+    /// The schedule begins at `now`.
+    pub fn begin(&mut self, now: Duration) {
+        self.begun = Some(now);
+    }
+
+    /// The only one who can be heard at `now`: who has talked for a while, with nobody else about. Nobody before the
+    /// schedule begins.
     pub fn alone(&mut self, now: Duration) -> Option<u32> {
+        let now = now.checked_sub(self.begun?)?;
         while let Some(next) = self.next.filter(|next| next.begin <= now) {
             self.recent.push_back(next);
             self.next = self.schedule.next();
@@ -233,10 +242,12 @@ mod tests {
     fn a_watch_names_only_those_who_are_alone() {
         let spurts = take(5, 3, 600);
         let mut watch = Watch::new(Schedule::new(5, 3));
+        assert_eq!(watch.alone(Duration::from_secs(3)), None);
+        watch.begin(Duration::from_secs(7));
         let mut named = 0;
         for step in 0..6_000 {
             let at = Duration::from_millis(100 * step);
-            if let Some(speaker) = watch.alone(at) {
+            if let Some(speaker) = watch.alone(at + Duration::from_secs(7)) {
                 named += 1;
                 let talking: Vec<_> = spurts
                     .iter()
