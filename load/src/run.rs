@@ -20,7 +20,7 @@ pub enum Target {
     /// A conference server, called by SIP.
     Sip {
         /// Where it is.
-        sip: SipOptions,
+        sip: Box<SipOptions>,
         /// Accounts in rotation; none: all are guests.
         accounts: Vec<Account>,
         /// Register first.

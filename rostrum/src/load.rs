@@ -345,7 +345,7 @@ impl LoadArgs {
             );
         }
         Ok(Target::Sip {
-            sip,
+            sip: Box::new(sip),
             accounts,
             register: self.register,
             join_rate: self.join_rate,

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::plot::{self, COLORS, Series, Shape};
 use super::{Report, resolution, units};
+use crate::media::report::Bucket;
 use crate::media::{KindReport, Percentiles};
 
 const STYLE: &str = "\
@@ -214,7 +215,7 @@ fn plots(out: &mut String, report: &Report) {
     for (title, of) in [
         (
             "Distribution of delay",
-            (|k| &k.delay_histogram) as fn(&KindReport) -> &Vec<(u64, u64, u64)>,
+            (|k| &k.delay_histogram) as fn(&KindReport) -> &Vec<Bucket>,
         ),
         ("Distribution of switch delay", |k| {
             &k.switch_delay_histogram

@@ -4,6 +4,8 @@ use plotters::coord::ranged1d::{Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::FontTransform;
 
+use crate::media::report::Bucket;
+
 /// Stand for a role in the style sheet (see [`STYLE`]); what they look like here is never seen.
 const INK: RGBColor = RGBColor(1, 1, 1);
 const GRID: RGBColor = RGBColor(2, 2, 2);
@@ -78,11 +80,11 @@ pub(super) fn over_time(unit: &str, shape: Shape, series: &[Series]) -> Option<S
 }
 
 /// How many of a hundred values lie between two times in µs, on a logarithmic axis.
-pub(super) fn distribution(series: &[(String, Vec<(u64, u64, u64)>)]) -> Option<String> {
+pub(super) fn distribution(series: &[(String, Vec<Bucket>)]) -> Option<String> {
     let all = || series.iter().flat_map(|(_, buckets)| buckets);
     let first = all().map(|b| b.0.max(1)).min()? as f64;
     let last = all().map(|b| b.1).max()? as f64;
-    let share = |buckets: &[(u64, u64, u64)], count: u64| {
+    let share = |buckets: &[Bucket], count: u64| {
         let total: u64 = buckets.iter().map(|b| b.2).sum();
         100.0 * count as f64 / total.max(1) as f64
     };
