@@ -84,7 +84,7 @@ fn word(b: &[u8], at: usize) -> Option<u32> {
 
 /// µs between two NTP timestamps.
 fn ntp_us(later: u64, earlier: u64) -> i64 {
-    ((i128::from(later) - i128::from(earlier)) * 1_000_000 >> 32) as i64
+    (((i128::from(later) - i128::from(earlier)) * 1_000_000) >> 32) as i64
 }
 
 /// µs of a distance of RTP timestamps.
