@@ -80,6 +80,8 @@ pub struct Stream {
     picture: Option<(u16, bool)>,
     waits_for_keyframe: bool,
     pli_at: u64,
+    /// Another source fills it, whose first stamp is still to come.
+    turned: bool,
     /// BYE came.
     pub ended: bool,
 }
@@ -257,8 +259,11 @@ impl LegCheck {
             check_skipped(stream, &packet, follows && !changed, tally);
             stream.newest = (view.timestamp(), at);
         }
+        // The stamp stands at the end of a frame, which is several packets after its begin.
+        stream.turned |= changed || order == Order::First;
         if let Some(stamp) = packet.stamp {
-            self.on_stamp(stamp, kind, changed || order == Order::First, at, tally);
+            let turned = std::mem::take(&mut stream.turned);
+            self.on_stamp(stamp, kind, turned, at, tally);
         }
     }
 
@@ -307,6 +312,7 @@ impl LegCheck {
             picture: None,
             waits_for_keyframe: false,
             pli_at: 0,
+            turned: false,
             ended: false,
         });
         Some(self.streams.len() - 1)
