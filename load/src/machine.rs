@@ -13,6 +13,9 @@ use serde::Serialize;
 /// Ticks a second in /proc/PID/stat (USER_HZ): 100 on every Linux of today.
 const TICKS: f64 = 100.0;
 
+/// Time that is sampled at all: over less, a tick more or less makes any number.
+const SHORTEST: Duration = Duration::from_millis(400);
+
 /// One second of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Sample {
@@ -147,10 +150,12 @@ impl Watch {
     pub fn sample(&mut self) {
         let now = Instant::now();
         let since = self.last.map(|last| now.saturating_duration_since(last));
-        self.last = Some(now);
-        let second = now.saturating_duration_since(self.begin).as_secs_f64();
-        for watched in std::iter::once(&mut self.own).chain(&mut self.servers) {
-            watched.sample(second, since);
+        if since.is_none_or(|since| since >= SHORTEST) {
+            self.last = Some(now);
+            let second = now.saturating_duration_since(self.begin).as_secs_f64();
+            for watched in std::iter::once(&mut self.own).chain(&mut self.servers) {
+                watched.sample(second, since);
+            }
         }
         if let Some(drops) = socket_drops() {
             self.socket_drops = Some(self.socket_drops.unwrap_or(0).max(drops));
@@ -394,7 +399,7 @@ mod tests {
         let begin = Instant::now();
         let mut x = 1u64;
         // enough for a few ticks
-        while begin.elapsed() < Duration::from_millis(120) {
+        while begin.elapsed() < Duration::from_millis(450) {
             x = std::hint::black_box(x.wrapping_mul(31));
         }
         watch.sample();

@@ -195,6 +195,19 @@ fn a_missing_csrc_is_an_error_of_rostrum_alone() {
 }
 
 #[test]
+fn who_talks_may_hear_nobody_in_a_short_run_but_listeners_must() {
+    let mut short = report();
+    short.media.without_media = vec![0, 7];
+    assert_eq!(short.unheard(), [0, 7]);
+    short.seconds = 5.0;
+    assert_eq!(short.unheard(), [7]);
+    assert_eq!(errors(&short).get("legs without media"), Some(&1));
+    short.seconds = 600.0;
+    short.settings.speakers = 1;
+    assert_eq!(short.unheard(), [7]);
+}
+
+#[test]
 fn a_generator_at_its_limit_says_so() {
     let mut busy = report();
     busy.machine.generator.samples[7].busiest_thread = 97.0;

@@ -196,6 +196,17 @@ impl Report {
         (lost, received + lost)
     }
 
+    /// Participants that never got media and should have: those who talk need another to talk too, and time for that,
+    /// since nobody is sent himself.
+    #[must_use]
+    pub fn unheard(&self) -> Vec<u32> {
+        let speakers = self.settings.speakers;
+        let all_had_turns = speakers > 1 && self.seconds >= TURNS;
+        let legs = self.media.without_media.iter().copied();
+        legs.filter(|leg| *leg >= speakers || all_had_turns)
+            .collect()
+    }
+
     /// The worse of audio and video of something measured.
     pub(crate) fn worst(
         &self,
@@ -248,6 +259,8 @@ pub fn errors(report: &Report) -> BTreeMap<&'static str, u64> {
     all
 }
 
+/// In a run of so many seconds everybody who talks has heard another.
+const TURNS: f64 = 30.0;
 /// A receiving or sending thread above this share of a core is no longer a fair judge, percent.
 const BUSY: f64 = 90.0;
 /// What packets may lie in our own sockets, or leave late, before the reader is told, µs.

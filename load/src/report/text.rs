@@ -248,8 +248,8 @@ fn problems(out: &mut String, report: &Report) {
             finding.example
         ));
     }
-    if !report.media.without_media.is_empty() {
-        let legs = &report.media.without_media;
+    let legs = report.unheard();
+    if !legs.is_empty() {
         let some: Vec<String> = legs
             .iter()
             .take(CASES)
