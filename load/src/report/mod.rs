@@ -247,10 +247,7 @@ pub fn errors(report: &Report) -> BTreeMap<&'static str, u64> {
     }
     count("packets not authentic", report.media.not_authentic);
     count("packets malformed", report.media.malformed);
-    count(
-        "legs without media",
-        report.media.without_media.len() as u64,
-    );
+    count("legs without media", report.unheard().len() as u64);
     count("legs failed", report.media.failed.len() as u64);
     let refused = report.joins.as_ref().map_or(0, |j| u64::from(j.refused));
     count("participants not let in", refused);
