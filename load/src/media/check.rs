@@ -74,8 +74,8 @@ pub struct Stream {
     source: Source,
     names_sources: bool,
     stamped: bool,
-    /// Of the packet before, while no gap and no change of source lie between.
-    last_stamp: Option<Stamp>,
+    /// The last one and when it came, while no gap and no change of source lie between.
+    last_stamp: Option<(Stamp, u64)>,
     vote: Option<Vote>,
     picture: Option<(u16, bool)>,
     waits_for_keyframe: bool,
@@ -513,7 +513,10 @@ fn check_clock(
         return;
     }
     let variation = (step - elapsed).unsigned_abs();
-    tally.kind(kind).jitter.record(variation);
+    // stamps know better: when a packet really left
+    if !stream.stamped {
+        tally.kind(kind).jitter.record(variation);
+    }
     let variation = variation as i64 * rate / 1_000_000;
     stream.jitter += variation - (stream.jitter + 8) / 16;
 }
@@ -575,7 +578,8 @@ fn check_picture(
     }
 }
 
-/// Between packets that follow one another, nothing of the source is missing.
+/// Between packets that follow one another, nothing of the source is missing; and how much closer or further apart they
+/// came than they were sent.
 fn check_skipped(stream: &mut Stream, packet: &Packet<'_, '_>, follows: bool, tally: &mut Tally) {
     let kind = stream.format.kind;
     if !follows {
@@ -584,11 +588,17 @@ fn check_skipped(stream: &mut Stream, packet: &Packet<'_, '_>, follows: bool, ta
     let Some(stamp) = packet.stamp else {
         return;
     };
-    if let Some(last) = stream.last_stamp.replace(stamp)
+    if let Some((last, arrival)) = stream.last_stamp.replace((stamp, packet.at))
         && last.sender == stamp.sender
         // a pause is no loss: the switch may have given the place away meanwhile
         && (last.spurt == stamp.spurt || kind == Kind::Video)
     {
+        let (came, left) = (
+            packet.at.wrapping_sub(arrival),
+            stamp.sent.wrapping_sub(last.sent),
+        );
+        let variation = (came.wrapping_sub(left) as i64).unsigned_abs();
+        tally.kind(kind).jitter.record(variation);
         let missing = stamp.counter.wrapping_sub(last.counter).wrapping_sub(1);
         if (1..1000).contains(&missing) {
             tally.kind(kind).counts.skipped += u64::from(missing);

@@ -406,3 +406,21 @@ fn media_after_bye_is_found() {
     voices(&mut rig, 0, 2);
     assert_eq!(rig.tally.rtcp.findings["media after BYE"].count, 1);
 }
+
+#[test]
+fn jitter_is_against_the_time_of_sending_and_without_stamps_against_timestamps() {
+    let mut rig = Rig::new();
+    voices(&mut rig, 0, 3);
+    // sent 5 ms late, on the way as long as ever
+    rig.now += 5;
+    voices(&mut rig, 0, 1);
+    let jitter = |rig: &Rig| rig.tally.audio.jitter.percentiles().unwrap().max;
+    assert_eq!(jitter(&rig), 0);
+    let mut rig = Rig::new();
+    for late in [0, 0, 5, 0] {
+        rig.advance(20, 48);
+        rig.now += late;
+        rig.deliver(OPUS, Some(100), false, &[8, 1, 2, 3]);
+    }
+    assert_eq!(jitter(&rig) / 100, 50);
+}

@@ -137,7 +137,8 @@ pub struct KindReport {
     pub stamped: u64,
     /// One-way delay in µs; `None` where no stamps came.
     pub delay: Option<Percentiles>,
-    /// Variation of arrival against the timestamps (RFC 3550 §6.4.1, its D) in µs.
+    /// How much closer or further apart two packets of a source came than they were sent (RFC 3393), in µs; where no
+    /// stamps came, than their timestamps are (RFC 3550 §6.4.1, its D).
     pub jitter: Option<Percentiles>,
     /// From the begin of a talk spurt to the speaker's first packet at each listener, in µs; with video, to the change
     /// of picture. `None` where no stamps came.
