@@ -306,8 +306,8 @@ impl Ports for Sockets {
         self.webrtc.clone()
     }
 
-    fn has_family(&self, ipv6: bool) -> bool {
-        card_for(&self.cards, ipv6, None).is_some_and(|card| !card.told.is_empty())
+    fn advertised(&self, ipv6: bool, peer: Option<IpAddr>) -> Option<IpAddr> {
+        card_for(&self.cards, ipv6, peer)?.told.first().copied()
     }
 
     fn open(&mut self, ipv6: bool, peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts> {

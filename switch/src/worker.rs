@@ -287,11 +287,9 @@ impl Shell {
     /// Reads one batch of a socket; others then have their turn.
     fn receive(&self, id: SocketId, media: &Media) {
         let batch = &mut *self.received.borrow_mut();
-        let mut slices: Vec<io::IoSliceMut<'_>> = batch
-            .buffers
-            .iter_mut()
-            .map(|b| io::IoSliceMut::new(b))
-            .collect();
+        let mut buffers = batch.buffers.iter_mut();
+        let mut slices: [io::IoSliceMut<'_>; BATCH] =
+            std::array::from_fn(|_| io::IoSliceMut::new(buffers.next().map_or(&mut [], |b| b)));
         let count = match media.receive(&mut slices, &mut batch.meta) {
             Ok(count) => count,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
@@ -304,15 +302,25 @@ impl Shell {
         let now = Instant::now();
         let mut core = self.core.borrow_mut();
         let mut sockets = self.sockets.borrow_mut();
-        let mut packets = 0;
-        for (buffer, meta) in batch.buffers.iter_mut().zip(&batch.meta[..count]) {
-            let received = &mut buffer[..meta.len];
-            let id = sockets.reached_at(id, meta.dst_ip);
-            for datagram in received.chunks_mut(meta.stride.max(1)) {
-                core.handle_datagram(now, id, meta.addr, datagram);
-                packets += 1;
-            }
+        let before = core.stats().received;
+        let mut received = batch
+            .buffers
+            .iter_mut()
+            .zip(&batch.meta[..count])
+            .peekable();
+        while let Some((buffer, first)) = received.next() {
+            // What one peer sent in a row is handled in one go, in however many pieces it was read.
+            let from_same =
+                |meta: &RecvMeta| (meta.addr, meta.dst_ip) == (first.addr, first.dst_ip);
+            let pieces = std::iter::once((buffer, first)).chain(std::iter::from_fn(|| {
+                received.next_if(|(_, meta)| from_same(meta))
+            }));
+            let datagrams =
+                pieces.flat_map(|(buffer, meta)| buffer[..meta.len].chunks_mut(meta.stride.max(1)));
+            let id = sockets.reached_at(id, first.dst_ip);
+            core.handle_datagrams(now, id, first.addr, datagrams);
         }
+        let packets = core.stats().received - before;
         metrics::received(packets);
     }
 

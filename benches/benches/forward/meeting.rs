@@ -84,17 +84,21 @@ fn leg(case: Case, number: u32, address: SocketAddr) -> Leg {
             remote_key: key(profile, false).into(),
         });
     }
+    let (kind, name, clock_rate) = match case.burst {
+        1 => (MediaKind::Audio, "PCMU", 8_000),
+        _ => (MediaKind::Video, "VP8", 90_000),
+    };
     Leg {
         id: format!("leg-{number}"),
         source: number,
         cname: "bench".into(),
         transports: vec![transport],
         media: vec![Media {
-            kind: MediaKind::Audio.into(),
+            kind: kind.into(),
             codecs: vec![Codec {
-                payload_type: 0,
-                name: "PCMU".into(),
-                clock_rate: 8000,
+                payload_type: PAYLOAD_TYPE.into(),
+                name: name.into(),
+                clock_rate,
                 channels: 1,
                 ..Default::default()
             }],
@@ -108,6 +112,8 @@ fn leg(case: Case, number: u32, address: SocketAddr) -> Leg {
         }],
     }
 }
+
+const PAYLOAD_TYPE: u8 = 96;
 
 /// Counts what comes to a listener.
 async fn listen(socket: UdpSocket, payload: usize, heard: Arc<AtomicU64>) {
@@ -127,6 +133,7 @@ pub struct Meeting {
     towards: SocketAddr,
     sealer: Option<Sealer>,
     sequence: u16,
+    frames: u16,
     remotes: Vec<SocketAddr>,
     heard: Arc<AtomicU64>,
     listeners: Vec<JoinHandle<()>>,
@@ -196,6 +203,7 @@ impl Meeting {
                 .suite
                 .map(|(_, profile)| Sealer::new(profile, &key(profile, false)).expect("a key")),
             sequence: 0,
+            frames: 0,
             remotes,
             heard,
             listeners,
@@ -234,9 +242,10 @@ impl Meeting {
     /// One burst.
     fn say(&mut self) {
         let mut burst = Vec::new();
-        for _ in 0..self.case.burst {
-            burst.extend(self.packet());
+        for number in 0..self.case.burst {
+            burst.extend(self.packet(number));
         }
+        self.frames = self.frames.wrapping_add(1);
         let segment = (burst.len() / self.case.burst as usize) as u16;
         let _ = sendmsg(
             self.speaker.as_raw_fd(),
@@ -247,13 +256,22 @@ impl Meeting {
         );
     }
 
-    fn packet(&mut self) -> Vec<u8> {
-        let mut packet = vec![0x80, 0];
+    /// The packet of that number in a burst: a video frame of so many packets, or a loud square wave in µ-law.
+    fn packet(&mut self, number: u32) -> Vec<u8> {
+        let last = u8::from(number + 1 == self.case.burst && self.case.burst > 1);
+        let mut packet = vec![0x80, PAYLOAD_TYPE | last << 7];
         packet.extend_from_slice(&self.sequence.to_be_bytes());
-        packet.extend_from_slice(&(u32::from(self.sequence) * 160).to_be_bytes());
+        packet.extend_from_slice(&(u32::from(self.frames) * 160).to_be_bytes());
         packet.extend_from_slice(&7u32.to_be_bytes());
-        // A loud square wave in µ-law.
-        packet.extend((0..self.case.payload).map(|at| if at / 4 % 2 == 0 { 0x90 } else { 0x10 }));
+        let end = packet.len() + self.case.payload;
+        if self.case.burst > 1 {
+            // RFC 7741: a 15-bit picture id; the first packet of all begins a key frame.
+            let start = if number == 0 { 0x10 } else { 0 };
+            let [high, low] = (self.frames & 0x7fff).to_be_bytes();
+            let inter = u8::from(self.frames > 0);
+            packet.extend_from_slice(&[0x80 | start, 0x80, 0x80 | high, low, inter]);
+        }
+        packet.extend((packet.len()..end).map(|at| if at / 4 % 2 == 0 { 0x90 } else { 0x10 }));
         self.sequence = self.sequence.wrapping_add(1);
         if let Some(sealer) = &mut self.sealer {
             let len = packet.len();

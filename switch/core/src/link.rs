@@ -100,9 +100,17 @@ pub fn is_rtcp(datagram: &[u8]) -> bool {
     datagram.len() >= 2 && (192..=223).contains(&datagram[1])
 }
 
+/// RTP or RTCP, plain or protected (RFC 7983 §7).
+#[must_use]
+pub fn is_media(datagram: &[u8]) -> bool {
+    matches!(datagram.first(), Some(128..=191))
+}
+
 /// One transport of a leg.
 pub struct Link {
     spec: Spec,
+    /// Place among the receivers of a batch.
+    order: u32,
     rtp: Component,
     rtcp: Option<Component>,
     was_up: bool,
@@ -125,12 +133,21 @@ impl Link {
             rtp: Component::new(rtp, spec.remote, &spec),
             rtcp: rtcp.map(|socket| Component::new(socket, spec.remote_rtcp, &spec)),
             spec,
+            order: 0,
             was_up: false,
             told_consent: false,
             told_failed: false,
         };
         link.rekey(identity)?;
         Ok(link)
+    }
+
+    /// At this place among the receivers of a batch; links of one worker have different ones, growing from leg to leg,
+    /// so that what a meeting sends is in order as it is made.
+    #[must_use]
+    pub fn ordered(mut self, order: u32) -> Self {
+        self.order = order;
+        self
     }
 
     fn rekey(&mut self, identity: &Identity) -> Result<(), LinkError> {
@@ -314,29 +331,40 @@ impl Link {
         match (&mut self.rtp.sealer, self.rtp.secured) {
             (Some(sealer), _) => {
                 let extra = sealer.profile().rtp_overhead();
-                batch.push_with(socket, remote, &parts, extra, |buffer, len| {
+                batch.push_with(socket, self.order, remote, &parts, extra, |buffer, len| {
                     sealer.seal_rtp(buffer, len).ok()
                 })
             }
             (None, true) => false,
-            (None, false) => batch.push_with(socket, remote, &parts, 0, |_, len| Some(len)),
+            (None, false) => {
+                batch.push_with(socket, self.order, remote, &parts, 0, |_, len| Some(len))
+            }
         }
     }
 
     /// Seals a compound RTCP packet into the batch; `false` where it cannot be sent.
     pub fn send_rtcp(&mut self, compound: &[u8], batch: &mut Batch) -> bool {
+        let order = self.order;
         let component = self.component(true);
         let Some((socket, remote)) = component.path() else {
             return false;
         };
         match (&mut component.sealer, component.secured) {
             (Some(sealer), _) => {
-                batch.push_with(socket, remote, &[compound], MAX_OVERHEAD, |buffer, len| {
-                    sealer.seal_rtcp(buffer, len).ok()
-                })
+                let parts = [compound];
+                batch.push_with(
+                    socket,
+                    order,
+                    remote,
+                    &parts,
+                    MAX_OVERHEAD,
+                    |buffer, len| sealer.seal_rtcp(buffer, len).ok(),
+                )
             }
             (None, true) => false,
-            (None, false) => batch.push(socket, remote, compound),
+            (None, false) => {
+                batch.push_with(socket, order, remote, &[compound], 0, |_, len| Some(len))
+            }
         }
     }
 

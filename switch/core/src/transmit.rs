@@ -19,9 +19,8 @@ pub struct Transmit<'a> {
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Same for datagrams of one socket to one remote.
-    receiver: u64,
-    socket: SocketId,
+    /// The socket, and the order of the receiver: the same for all datagrams of a link.
+    receiver: (SocketId, u32),
     remote: SocketAddr,
     start: u32,
     len: u32,
@@ -47,21 +46,6 @@ pub struct Batch {
     entries: Vec<Entry>,
     dropped: u64,
     grouped: bool,
-}
-
-/// A number for a socket and remote address: those of a socket lie together, the remotes by FNV-1a. A collision only
-/// splits a run.
-fn receiver(socket: SocketId, remote: SocketAddr) -> u64 {
-    let mix = |hash: u64, value: u64| (hash ^ value).wrapping_mul(0x0100_0000_01b3);
-    let start = mix(0xcbf2_9ce4_8422_2325, u64::from(remote.port()));
-    let hash = match remote {
-        SocketAddr::V4(v4) => mix(start, u64::from(v4.ip().to_bits())),
-        SocketAddr::V6(v6) => {
-            let bits = v6.ip().to_bits();
-            mix(mix(start, bits as u64), (bits >> 64) as u64)
-        }
-    };
-    u64::from(socket.0) << 32 | (hash ^ hash >> 32) & 0xffff_ffff
 }
 
 impl Batch {
@@ -100,15 +84,15 @@ impl Batch {
         let entry = self.entries.get(at)?;
         let start = entry.start as usize;
         Some(Transmit {
-            socket: entry.socket,
+            socket: entry.receiver.0,
             remote: entry.remote,
             bytes: &self.bytes[start..start + entry.len as usize],
         })
     }
 
     /// Brings datagrams to one receiver together, in the order they were made: the kernel takes
-    /// a run of them in one send (UDP_SEGMENT), a third of the cost at three in a run. Packets of a burst are
-    /// made receiver by receiver, so without this no two of a receiver are neighbours.
+    /// a run of them in one send (UDP_SEGMENT), a third of the cost at three in a run. One burst is made receiver by
+    /// receiver and needs nothing; what several streams have sent does.
     pub fn group(&mut self) {
         if !self.grouped {
             self.entries.sort_by_key(|entry| entry.receiver);
@@ -123,12 +107,13 @@ impl Batch {
         self.grouped = true;
     }
 
-    /// Adds a datagram made of `parts` with room for `extra` bytes behind; `finish` gets the whole
+    /// Adds a datagram to the receiver of that order, made of `parts` with room for `extra` bytes behind; `finish` gets the whole
     /// buffer and the length of the parts, and says how long the datagram has become. `None` from
     /// it takes the datagram back.
     pub(crate) fn push_with(
         &mut self,
         socket: SocketId,
+        order: u32,
         remote: SocketAddr,
         parts: &[&[u8]],
         extra: usize,
@@ -150,10 +135,13 @@ impl Batch {
             return false;
         };
         self.bytes.truncate(start + finished);
-        self.grouped = self.entries.is_empty();
+        let receiver = (socket, order);
+        self.grouped &= self
+            .entries
+            .last()
+            .is_none_or(|last| last.receiver <= receiver);
         self.entries.push(Entry {
-            receiver: receiver(socket, remote),
-            socket,
+            receiver,
             remote,
             start: start as u32,
             len: finished as u32,
@@ -161,9 +149,9 @@ impl Batch {
         true
     }
 
-    /// Adds a datagram as it is.
+    /// Adds a datagram as it is, behind those to receivers with an order.
     pub(crate) fn push(&mut self, socket: SocketId, remote: SocketAddr, bytes: &[u8]) -> bool {
-        self.push_with(socket, remote, &[bytes], 0, |_, len| Some(len))
+        self.push_with(socket, u32::MAX, remote, &[bytes], 0, |_, len| Some(len))
     }
 }
 
@@ -180,7 +168,16 @@ mod tests {
         let mut batch = Batch::new();
         for packet in 0..4u8 {
             for port in 1..=50 {
-                assert!(batch.push(SocketId(0), to(port), &[packet, port as u8]));
+                let bytes = [packet, port as u8];
+                let order = u32::from(port);
+                assert!(batch.push_with(
+                    SocketId(0),
+                    order,
+                    to(port),
+                    &[&bytes],
+                    0,
+                    |_, len| Some(len)
+                ));
             }
         }
         batch.group();
@@ -199,9 +196,10 @@ mod tests {
     fn a_packet_that_cannot_be_finished_leaves_nothing() {
         let mut batch = Batch::new();
         assert!(batch.push(SocketId(0), to(1), b"first"));
-        assert!(!batch.push_with(SocketId(0), to(1), &[b"second"], 4, |_, _| None));
+        assert!(!batch.push_with(SocketId(0), 1, to(1), &[b"second"], 4, |_, _| None));
         assert!(batch.push_with(
             SocketId(0),
+            1,
             to(1),
             &[b"thi", b"", b"rd"],
             4,

@@ -17,19 +17,21 @@ use rand_chacha::ChaCha12Rng;
 use smallvec::SmallVec;
 
 use crate::dtls::Identity;
-use crate::link::{Link, LinkError, Received, Spec};
-use crate::meeting::{Meeting, MeetingConfig, WallClock};
+use crate::link::{self, Link, LinkError, Received, Spec};
+use crate::meeting::{Burst, Meeting, MeetingConfig, WallClock};
 use crate::rendition::Renditions;
 use crate::{Batch, LegKey, MeetingError, TransportIndex, stun};
 
 mod hosted;
+mod plain;
 mod transports;
 
 pub use crate::transmit::{SocketId, Transmit};
 pub use transports::{PlainPorts, Ports};
 
 use hosted::{Hosted, Out};
-use transports::{LegLinks, Links, Made, change, local_transport, make, release};
+use plain::PlainPool;
+use transports::{LegLinks, Links, Made, Maker, PortUse, change, local_transport, sockets};
 
 /// Transports a leg may have: one an m-line without BUNDLE.
 pub const MAX_TRANSPORTS: usize = 8;
@@ -118,6 +120,9 @@ pub struct Worker {
     sockets: HashMap<SocketId, Owner>,
     pairs: HashMap<(SocketId, SocketAddr), Owner>,
     ufrags: HashMap<String, Owner>,
+    pool: PlainPool,
+    /// Links made so far.
+    links: u32,
     batch: Batch,
     sent: usize,
     events: VecDeque<control::Event>,
@@ -153,6 +158,8 @@ impl Worker {
             sockets: HashMap::new(),
             pairs: HashMap::new(),
             ufrags: HashMap::new(),
+            pool: PlainPool::default(),
+            links: 0,
             batch: Batch::new(),
             sent: 0,
             events: VecDeque::new(),
@@ -293,7 +300,8 @@ impl Worker {
         let applied = match hosted.meeting.apply(now, &wanted, &mut hosted.renditions) {
             Ok(applied) => applied,
             Err(error) => {
-                made.into_values().for_each(|t| release(&t, ports));
+                made.into_values()
+                    .for_each(|t| self.maker(ports).release(&t));
                 return Err(error.into());
             }
         };
@@ -307,12 +315,13 @@ impl Worker {
                 (Err(reason), transports) => {
                     refused.insert(id.clone(), RefusedLeg::of(reason.clone()));
                     if let Some(transports) = transports {
-                        release(&transports, ports);
+                        self.maker(ports).release(&transports);
                     }
                 }
             }
         }
-        made.into_values().for_each(|t| release(&t, ports));
+        made.into_values()
+            .for_each(|t| self.maker(ports).release(&t));
         self.settle(slot, now);
         let states = request
             .legs
@@ -363,10 +372,14 @@ impl Worker {
         let outcome = change(
             &mut links.transports,
             specs,
-            &identity,
             now,
             &mut self.batch,
-            ports,
+            &mut Maker {
+                identity: &identity,
+                pool: &mut self.pool,
+                links: &mut self.links,
+                ports,
+            },
         );
         hosted.link_due = hosted.link_due.min(now + HANDSHAKE_TICK);
         self.remember_owner(slot, key);
@@ -405,13 +418,23 @@ impl Worker {
         Ok(specs)
     }
 
-    fn make_all(&self, specs: Vec<Spec>, ports: &mut dyn Ports) -> Result<Made, LinkError> {
+    fn maker<'a>(&'a mut self, ports: &'a mut dyn Ports) -> Maker<'a> {
+        Maker {
+            identity: &self.identity,
+            pool: &mut self.pool,
+            links: &mut self.links,
+            ports,
+        }
+    }
+
+    fn make_all(&mut self, specs: Vec<Spec>, ports: &mut dyn Ports) -> Result<Made, LinkError> {
         let mut made = Made::new();
         for spec in specs {
-            match make(spec, &self.identity, ports) {
+            let used = sockets(&made);
+            match self.maker(ports).make(spec, &used) {
                 Ok(transport) => made.push(transport),
                 Err(error) => {
-                    release(&made, ports);
+                    self.maker(ports).release(&made);
                     return Err(error);
                 }
             }
@@ -456,23 +479,36 @@ impl Worker {
                 rtcp: false,
             };
             let link = &transport.link;
-            if link.spec().is_shared() {
-                if let Some(ufrag) = link.spec().local_ufrag() {
-                    self.ufrags.insert(ufrag.to_owned(), owner);
+            let (rtp, rtcp) = link.sockets();
+            match transport.port_use {
+                PortUse::Ice => {
+                    if let Some(ufrag) = link.spec().local_ufrag() {
+                        self.ufrags.insert(ufrag.to_owned(), owner);
+                    }
+                    self.pairs
+                        .extend(link.validated().map(|pair| (pair, owner)));
                 }
-                self.pairs
-                    .extend(link.validated().map(|pair| (pair, owner)));
-            } else {
-                let (rtp, rtcp) = link.sockets();
-                self.sockets.insert(rtp, owner);
-                if let Some(rtcp) = rtcp {
-                    self.sockets.insert(
-                        rtcp,
-                        Owner {
-                            rtcp: true,
-                            ..owner
-                        },
-                    );
+                PortUse::Shared => {
+                    let (remote, remote_rtcp) = link.spec().remotes();
+                    let both = [(Some(rtp), remote, false), (rtcp, remote_rtcp, true)];
+                    for (socket, remote, rtcp) in both {
+                        let pair = socket.zip(remote);
+                        self.pairs
+                            .extend(pair.map(|pair| (pair, Owner { rtcp, ..owner })));
+                    }
+                }
+                PortUse::Own => {
+                    self.sockets.insert(rtp, owner);
+                    let rtcp = rtcp.map(|socket| {
+                        (
+                            socket,
+                            Owner {
+                                rtcp: true,
+                                ..owner
+                            },
+                        )
+                    });
+                    self.sockets.extend(rtcp);
                 }
             }
         }
@@ -499,8 +535,13 @@ impl Worker {
                     self.sockets.remove(&socket);
                 }
             }
-            let validated: SmallVec<[_; 4]> = transport.link.validated().collect();
-            for pair in validated.into_iter().chain(transport.link.take_forgotten()) {
+            let mut pairs: SmallVec<[_; 4]> = transport.link.validated().collect();
+            if transport.port_use == PortUse::Shared {
+                let (remote, remote_rtcp) = transport.link.spec().remotes();
+                pairs.extend(remote.map(|remote| (rtp, remote)));
+                pairs.extend(rtcp.zip(remote_rtcp));
+            }
+            for pair in pairs.into_iter().chain(transport.link.take_forgotten()) {
                 if self.pairs.get(&pair).is_some_and(ours) {
                     self.pairs.remove(&pair);
                 }
@@ -523,7 +564,7 @@ impl Worker {
             for transport in &mut leg.transports {
                 transport.link.close(now, &mut self.batch);
             }
-            release(&leg.transports, ports);
+            self.maker(ports).release(&leg.transports);
         }
     }
 
@@ -571,11 +612,46 @@ impl Worker {
         remote: SocketAddr,
         bytes: &mut [u8],
     ) {
-        self.stats.received += 1;
-        let Some(owner) = self.owner(now, socket, remote, bytes) else {
-            self.stats.strangers += 1;
-            return;
-        };
+        self.handle_datagrams(now, socket, remote, [bytes]);
+    }
+
+    /// Handles datagrams that came together from one peer to one socket, in order; they are decrypted in place. What
+    /// belongs together is forwarded together.
+    pub fn handle_datagrams<'a>(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        remote: SocketAddr,
+        datagrams: impl IntoIterator<Item = &'a mut [u8]>,
+    ) {
+        let mut burst = Burst::default();
+        let mut last: Option<Owner> = None;
+        for bytes in datagrams {
+            self.stats.received += 1;
+            // Whose media was, its next packet is; anything else may be another's.
+            let known = last.filter(|_| link::is_media(bytes));
+            let Some(owner) = known.or_else(|| self.owner(now, socket, remote, bytes)) else {
+                self.stats.strangers += 1;
+                continue;
+            };
+            if last.is_some_and(|last| last.meeting != owner.meeting) {
+                self.forward(now, last, &mut burst);
+            }
+            last = Some(owner);
+            self.take(now, owner, socket, remote, bytes, &mut burst);
+        }
+        self.forward(now, last, &mut burst);
+    }
+
+    fn take<'a>(
+        &mut self,
+        now: Instant,
+        owner: Owner,
+        socket: SocketId,
+        remote: SocketAddr,
+        bytes: &'a mut [u8],
+        burst: &mut Burst<'a>,
+    ) {
         let Some(hosted) = self.meetings[owner.meeting as usize].as_mut() else {
             return;
         };
@@ -584,38 +660,42 @@ impl Worker {
         };
         let received =
             link.handle_datagram(owner.rtcp, socket, remote, bytes, now, &mut self.batch);
+        let mut out = Out {
+            links: &mut hosted.links,
+            batch: &mut self.batch,
+            unsendable: &mut self.stats.unsendable,
+        };
         match received {
-            Received::Rtp(len) => {
-                let mut out = Out {
-                    links: &mut hosted.links,
-                    batch: &mut self.batch,
-                    unsendable: &mut self.stats.unsendable,
-                };
-                let codecs = &mut hosted.renditions;
-                let packet = &mut bytes[..len];
-                hosted.meeting.handle_rtp(
-                    now,
-                    owner.leg,
-                    owner.transport,
-                    packet,
-                    &mut out,
-                    codecs,
-                );
-            }
+            Received::Rtp(len) => hosted.meeting.take_rtp(
+                now,
+                owner.leg,
+                owner.transport,
+                &bytes[..len],
+                burst,
+                &mut out,
+                &mut hosted.renditions,
+            ),
             Received::Rtcp(len) => {
-                let mut out = Out {
-                    links: &mut hosted.links,
-                    batch: &mut self.batch,
-                    unsendable: &mut self.stats.unsendable,
-                };
-                let packet = &bytes[..len];
                 hosted
                     .meeting
-                    .handle_rtcp(now, owner.leg, owner.transport, packet, &mut out);
+                    .handle_rtcp(now, owner.leg, owner.transport, &bytes[..len], &mut out)
             }
             Received::Handled => self.on_handled(owner, socket, remote, now),
             Received::Stranger => self.stats.strangers += 1,
             Received::Bad(_) => self.stats.bad += 1,
+        }
+    }
+
+    /// Forwards what has gathered of one meeting, and passes on what it tells.
+    fn forward(&mut self, now: Instant, owner: Option<Owner>, burst: &mut Burst<'_>) {
+        let Some(owner) = owner else { return };
+        if let Some(hosted) = self.meetings[owner.meeting as usize].as_mut() {
+            let mut out = Out {
+                links: &mut hosted.links,
+                batch: &mut self.batch,
+                unsendable: &mut self.stats.unsendable,
+            };
+            hosted.meeting.forward(now, burst, &mut out);
         }
         self.collect_events(owner.meeting);
     }
@@ -630,7 +710,8 @@ impl Worker {
         if let Some(owner) = self.sockets.get(&socket) {
             return Some(*owner);
         }
-        if stun::is_stun(bytes) {
+        // On ports without ICE, checks are strangers'.
+        if stun::is_stun(bytes) && !self.pool.has(socket) {
             let name = stun::username(bytes)?;
             let ufrag = name.split(|byte| *byte == b':').next()?;
             let owner = self.ufrags.get(std::str::from_utf8(ufrag).ok()?).copied()?;

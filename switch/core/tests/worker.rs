@@ -19,6 +19,8 @@ use peer::{IcePeer, rtp};
 
 const SHARED: SocketId = SocketId(0);
 
+const ADVERTISED: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+
 /// Sockets that are only numbers; port = 20000 + number.
 struct FakePorts {
     open: BTreeSet<u32>,
@@ -48,8 +50,8 @@ impl Ports for FakePorts {
         vec![(SHARED, vec!["198.51.100.1:40000".parse().unwrap()])]
     }
 
-    fn has_family(&self, ipv6: bool) -> bool {
-        !ipv6
+    fn advertised(&self, ipv6: bool, _peer: Option<IpAddr>) -> Option<IpAddr> {
+        (!ipv6).then_some(ADVERTISED)
     }
 
     fn open(&mut self, _ipv6: bool, _peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts> {
@@ -61,7 +63,7 @@ impl Ports for FakePorts {
         Some(PlainPorts {
             rtp,
             rtcp,
-            advertised: IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+            advertised: ADVERTISED,
             rtp_port: 20_000 + rtp.0 as u16,
             rtcp_port: rtcp.map_or(0, |socket| 20_000 + socket.0 as u16),
         })

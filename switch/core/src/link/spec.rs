@@ -98,6 +98,18 @@ impl Spec {
         self.ice.is_some() && self.rtcp_mux
     }
 
+    /// Whether the peer's address alone tells its packets from others', so that it may share a port with them.
+    #[must_use]
+    pub fn shares_port(&self) -> bool {
+        self.ice.is_none() && !self.latches && self.remote.is_some()
+    }
+
+    /// Where the peer takes RTP and RTCP, as signalled; with rtcp-mux both are the same.
+    #[must_use]
+    pub fn remotes(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        (self.remote, self.remote_rtcp)
+    }
+
     /// Whether a link made for `self` keeps its ports when the owner asks for `other`.
     #[must_use]
     pub fn keeps_ports(&self, other: &Self) -> bool {

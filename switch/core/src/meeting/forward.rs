@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use smallvec::SmallVec;
+
 use super::Meeting;
 use super::stream::{Meta, Stream, audio_frames};
 use crate::codecs::Format;
@@ -26,15 +28,44 @@ struct Received<'a> {
     repaired: bool,
 }
 
+/// Most packets forwarded together; a longer burst is several.
+const MOST_TOGETHER: usize = 16;
+
+/// Packets of one stream that came together, as those of a video frame do. Each listener is sent them in a row: his
+/// keys and numbers are fetched once, and what he is sent lies in one piece.
+#[derive(Default)]
+pub struct Burst<'a> {
+    stream: u32,
+    packets: SmallVec<[InPacket<'a>; MOST_TOGETHER]>,
+}
+
 impl Meeting {
-    /// Takes one decrypted RTP packet. `packet` is exactly the packet; it may be changed in place.
+    /// Takes one decrypted RTP packet and forwards it. `packet` is exactly the packet.
     /// Anything malformed or unexpected is counted and dropped.
     pub fn handle_rtp<E: Egress, T: Transcoder>(
         &mut self,
         now: Instant,
         leg: LegKey,
         transport: TransportIndex,
-        packet: &mut [u8],
+        packet: &[u8],
+        out: &mut E,
+        codecs: &mut T,
+    ) {
+        let mut burst = Burst::default();
+        self.take_rtp(now, leg, transport, packet, &mut burst, out, codecs);
+        self.forward(now, &mut burst, out);
+    }
+
+    /// Takes one decrypted RTP packet, as [`Meeting::handle_rtp`] does, but leaves it in `burst` for
+    /// [`Meeting::forward`], together with those after it.
+    #[allow(clippy::too_many_arguments)] // those of handle_rtp, and the burst
+    pub fn take_rtp<'a, E: Egress, T: Transcoder>(
+        &mut self,
+        now: Instant,
+        leg: LegKey,
+        transport: TransportIndex,
+        packet: &'a [u8],
+        burst: &mut Burst<'a>,
         out: &mut E,
         codecs: &mut T,
     ) {
@@ -49,10 +80,46 @@ impl Meeting {
         };
         self.heard(now, leg);
         match self.stream(received.stream).map(|s| s.kind) {
-            Some(Kind::Audio) => self.audio(now, &received, out, codecs),
-            Some(Kind::Video) => self.video(now, &received, out),
+            Some(Kind::Audio) => self.audio(now, &received, burst, out, codecs),
+            Some(Kind::Video) => self.video(now, &received, burst, out),
             None => {}
         }
+    }
+
+    /// Sends the packets of a burst to all who receive their stream; the burst is empty then.
+    pub fn forward<E: Egress>(&mut self, now: Instant, burst: &mut Burst<'_>, out: &mut E) {
+        let Some(stream) = self.streams.get(burst.stream as usize) else {
+            return;
+        };
+        let mut wanted = false;
+        for &s in stream.iter().flat_map(|stream| &stream.direct) {
+            if let Some(slot) = self.slots[s as usize].as_mut() {
+                for packet in &burst.packets {
+                    let sent = slot.send(now, packet, &mut self.scratch, out);
+                    wanted |= sent == Sent::NeedsKeyframe;
+                }
+            }
+        }
+        burst.packets.clear();
+        if wanted {
+            self.want_keyframe(now, burst.stream, out);
+        }
+    }
+
+    /// Adds a packet to a burst of packets of its own stream.
+    fn join<'a, E: Egress>(
+        &mut self,
+        now: Instant,
+        stream: u32,
+        packet: InPacket<'a>,
+        burst: &mut Burst<'a>,
+        out: &mut E,
+    ) {
+        if burst.stream != stream || burst.packets.len() == MOST_TOGETHER {
+            self.forward(now, burst, out);
+            burst.stream = stream;
+        }
+        burst.packets.push(packet);
     }
 
     /// The leg gave a sign of life.
@@ -201,10 +268,11 @@ impl Meeting {
         Some((format, arrival))
     }
 
-    fn audio<E: Egress, T: Transcoder>(
+    fn audio<'a, E: Egress, T: Transcoder>(
         &mut self,
         now: Instant,
-        r: &Received<'_>,
+        r: &Received<'a>,
+        burst: &mut Burst<'a>,
         out: &mut E,
         codecs: &mut T,
     ) {
@@ -244,6 +312,7 @@ impl Meeting {
                 }
             }
             if changed {
+                self.forward(now, burst, out); // to those it was for
                 self.reassign_audio(codecs);
                 self.announced.dirty = true;
             }
@@ -266,12 +335,9 @@ impl Meeting {
             unix: self.config.clock.unix_at(now),
             payload: r.payload,
         };
-        for &s in &stream.direct {
-            if let Some(slot) = self.slots[s as usize].as_mut() {
-                slot.send(now, &packet, &mut self.scratch, out);
-            }
-        }
-        if pushed || push(stream, now, r, format, codecs) {
+        let pushed = pushed || push(stream, now, r, format, codecs);
+        self.join(now, r.stream, packet, burst, out);
+        if pushed {
             self.forward_renditions(now, out, codecs);
         }
     }
@@ -318,7 +384,13 @@ impl Meeting {
         }
     }
 
-    fn video<E: Egress>(&mut self, now: Instant, r: &Received<'_>, out: &mut E) {
+    fn video<'a, E: Egress>(
+        &mut self,
+        now: Instant,
+        r: &Received<'a>,
+        burst: &mut Burst<'a>,
+        out: &mut E,
+    ) {
         let before = self.stream(r.stream).and_then(|s| s.format);
         let Some((format, arrival)) = self.admit(now, r) else {
             return;
@@ -358,6 +430,7 @@ impl Meeting {
             self.ask_waiting(now, out);
         }
         if keyframe {
+            self.forward(now, burst, out); // what came before is not for those who waited
             self.promote_waiting(r.stream);
         }
         let Some(stream) = self.streams[r.stream as usize].as_mut() else {
@@ -378,16 +451,7 @@ impl Meeting {
             unix,
             payload: r.payload,
         };
-        let mut wanted = false;
-        for &s in &stream.direct {
-            if let Some(slot) = self.slots[s as usize].as_mut() {
-                let sent = slot.send(now, &packet, &mut self.scratch, out);
-                wanted |= sent == Sent::NeedsKeyframe;
-            }
-        }
-        if wanted {
-            self.want_keyframe(now, r.stream, out);
-        }
+        self.join(now, r.stream, packet, burst, out);
     }
 
     /// Keeps a packet for those who will miss it, as if it had come in its own stream.

@@ -29,6 +29,8 @@ use crate::slot::{Scratch, Slot};
 use crate::speaker::{SpeakerConfig, SpeakerDetector};
 use crate::{LegKey, MeetingError, SourceId};
 
+pub use forward::Burst;
+
 use leg::Leg;
 use stream::Stream;
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use super::plain::PlainPool;
 use crate::dtls::Identity;
 use crate::link::{Link, LinkError, Spec};
 use crate::{Batch, LegKey, SocketId, TransportIndex};
@@ -28,17 +29,29 @@ pub struct PlainPorts {
 pub trait Ports {
     /// The shared sockets for ICE legs and the addresses peers reach each at, best first.
     fn webrtc(&self) -> Vec<(SocketId, Vec<SocketAddr>)>;
-    /// Whether plain legs of a family can be served at all.
-    fn has_family(&self, ipv6: bool) -> bool;
-    /// Opens a port, or two, of the plain range, on the card that leads to `peer` where that is known; `None` when
-    /// there is none left.
+    /// What a peer without ICE would be told to send to: the card that leads to it where it is known; `None` where the
+    /// family is not served at all.
+    fn advertised(&self, ipv6: bool, peer: Option<IpAddr>) -> Option<IpAddr>;
+    /// Opens a port, or two, of the plain range, on that card; `None` when there is none left.
     fn open(&mut self, ipv6: bool, peer: Option<IpAddr>, with_rtcp: bool) -> Option<PlainPorts>;
     /// Gives a socket of [`Ports::open`] back.
     fn close(&mut self, socket: SocketId);
 }
 
+/// Whose ports a transport is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PortUse {
+    /// The worker's, for all legs with ICE.
+    Ice,
+    /// Shared with other peers whose address is known.
+    Shared,
+    /// Its own.
+    Own,
+}
+
 pub(super) struct Transport {
     pub(super) index: TransportIndex,
+    pub(super) port_use: PortUse,
     pub(super) link: Link,
     pub(super) addresses: Vec<SocketAddr>,
     pub(super) rtcp_port: u16,
@@ -80,61 +93,113 @@ impl Links {
 /// Transports of one leg of a request, made but not yet given to a meeting.
 pub(super) type Made = SmallVec<[Transport; 1]>;
 
-pub(super) fn make(
-    spec: Spec,
-    identity: &Identity,
-    ports: &mut dyn Ports,
-) -> Result<Transport, LinkError> {
-    let index = TransportIndex(spec.index);
-    if spec.is_shared() {
-        let sockets = ports.webrtc();
-        let first = sockets.first().ok_or(LinkError::NoPort)?.0;
-        return Ok(Transport {
-            index,
-            link: Link::new(spec, first, None, identity)?,
-            addresses: sockets.into_iter().flat_map(|(_, a)| a).collect(),
-            rtcp_port: 0,
-        });
-    }
-    if !ports.has_family(spec.ipv6) {
-        return Err(LinkError::Family { ipv6: spec.ipv6 });
-    }
-    let opened = ports
-        .open(spec.ipv6, spec.peer(), !spec.rtcp_mux)
-        .ok_or(LinkError::NoPort)?;
-    let link = Link::new(spec, opened.rtp, opened.rtcp, identity).inspect_err(|_| {
-        for socket in [Some(opened.rtp), opened.rtcp].into_iter().flatten() {
-            ports.close(socket);
+/// What transports are made and freed with.
+pub(super) struct Maker<'a> {
+    pub(super) identity: &'a Identity,
+    pub(super) pool: &'a mut PlainPool,
+    /// Links made so far.
+    pub(super) links: &'a mut u32,
+    pub(super) ports: &'a mut dyn Ports,
+}
+
+impl Maker<'_> {
+    /// Makes a transport of a leg whose other transports use these RTP sockets.
+    pub(super) fn make(&mut self, spec: Spec, used: &[SocketId]) -> Result<Transport, LinkError> {
+        let index = TransportIndex(spec.index);
+        // Below the order of what belongs to no link.
+        *self.links = self.links.wrapping_add(1) % u32::MAX;
+        let order = *self.links;
+        if spec.is_shared() {
+            let sockets = self.ports.webrtc();
+            let first = sockets.first().ok_or(LinkError::NoPort)?.0;
+            return Ok(Transport {
+                index,
+                port_use: PortUse::Ice,
+                link: Link::new(spec, first, None, self.identity)?.ordered(order),
+                addresses: sockets.into_iter().flat_map(|(_, a)| a).collect(),
+                rtcp_port: 0,
+            });
         }
-    })?;
-    Ok(Transport {
-        index,
-        link,
-        addresses: vec![SocketAddr::new(opened.advertised, opened.rtp_port)],
-        rtcp_port: opened.rtcp_port,
-    })
+        let (opened, shared) = self.pool.take(&spec, used, self.ports)?;
+        let link = match Link::new(spec.clone(), opened.rtp, opened.rtcp, self.identity) {
+            Ok(link) => link.ordered(order),
+            Err(error) => {
+                if shared {
+                    self.pool
+                        .give_back(&spec, opened.rtp, opened.rtcp, self.ports);
+                } else {
+                    close(opened.rtp, opened.rtcp, self.ports);
+                }
+                return Err(error);
+            }
+        };
+        Ok(Transport {
+            index,
+            port_use: if shared {
+                PortUse::Shared
+            } else {
+                PortUse::Own
+            },
+            link,
+            addresses: vec![SocketAddr::new(opened.advertised, opened.rtp_port)],
+            rtcp_port: opened.rtcp.map_or(0, |_| opened.rtcp_port),
+        })
+    }
+
+    /// Gives back the ports of transports that are no more.
+    pub(super) fn release(&mut self, transports: &[Transport]) {
+        for transport in transports {
+            match transport.port_use {
+                PortUse::Ice => {}
+                PortUse::Shared => self.pool.release(&transport.link, self.ports),
+                PortUse::Own => {
+                    let (rtp, rtcp) = transport.link.sockets();
+                    close(rtp, rtcp, self.ports);
+                }
+            }
+        }
+    }
+
+    fn keeps(&self, transport: &Transport, spec: &Spec) -> bool {
+        transport.index.0 == spec.index
+            && transport.link.spec().keeps_ports(spec)
+            && (transport.port_use != PortUse::Shared
+                || self.pool.keeps(&transport.link, spec, self.ports))
+    }
+}
+
+/// The RTP sockets of a leg's transports.
+pub(super) fn sockets<'a>(
+    transports: impl IntoIterator<Item = &'a Transport>,
+) -> SmallVec<[SocketId; 4]> {
+    let of = |transport: &Transport| transport.link.sockets().0;
+    transports.into_iter().map(of).collect()
+}
+
+fn close(rtp: SocketId, rtcp: Option<SocketId>, ports: &mut dyn Ports) {
+    for socket in [Some(rtp), rtcp].into_iter().flatten() {
+        ports.close(socket);
+    }
 }
 
 /// Brings a leg's transports to what is wanted: kept ones in place, new ones made, others freed.
 pub(super) fn change(
     transports: &mut Made,
     specs: Vec<Spec>,
-    identity: &Identity,
     now: Instant,
     batch: &mut Batch,
-    ports: &mut dyn Ports,
+    maker: &mut Maker<'_>,
 ) -> Result<(), LinkError> {
     // What may fail comes first, so that a refusal leaves the leg as it was.
     let mut fresh = Made::new();
     for spec in &specs {
-        let kept = transports
-            .iter()
-            .any(|t| t.index.0 == spec.index && t.link.spec().keeps_ports(spec));
-        if !kept {
-            match make(spec.clone(), identity, ports) {
+        if !transports.iter().any(|t| maker.keeps(t, spec)) {
+            // On none of the leg's ports: those of another m-line, or those it gives up.
+            let used: SmallVec<[SocketId; 4]> = sockets(transports.iter().chain(&fresh));
+            match maker.make(spec.clone(), &used) {
                 Ok(transport) => fresh.push(transport),
                 Err(error) => {
-                    release(&fresh, ports);
+                    maker.release(&fresh);
                     return Err(error);
                 }
             }
@@ -151,19 +216,27 @@ pub(super) fn change(
     for transport in &mut gone {
         transport.link.close(now, batch);
     }
-    release(&gone, ports);
+    maker.release(&gone);
     for spec in specs {
         let index = TransportIndex(spec.index);
         let Some(transport) = transports.iter_mut().find(|t| t.index == index) else {
             continue;
         };
+        let before = transport.link.spec().clone();
+        let rtcp = transport.link.sockets().1;
         if spec.rtcp_mux
             && let Some(socket) = transport.link.drop_rtcp()
         {
             transport.rtcp_port = 0;
-            ports.close(socket);
+            if transport.port_use == PortUse::Own {
+                maker.ports.close(socket);
+            }
         }
-        transport.link.update(spec, identity)?;
+        let updated = transport.link.update(spec, maker.identity);
+        if transport.port_use == PortUse::Shared {
+            maker.pool.changed(&before, rtcp, &transport.link);
+        }
+        updated?;
         transport.link.start(now, batch);
     }
     for mut transport in fresh {
@@ -172,19 +245,6 @@ pub(super) fn change(
     }
     transports.sort_by_key(|transport| transport.index);
     Ok(())
-}
-
-/// Gives back the ports that are a leg's own.
-pub(super) fn release(transports: &[Transport], ports: &mut dyn Ports) {
-    for transport in transports {
-        if transport.link.spec().is_shared() {
-            continue;
-        }
-        let (rtp, rtcp) = transport.link.sockets();
-        for socket in [Some(rtp), rtcp].into_iter().flatten() {
-            ports.close(socket);
-        }
-    }
 }
 
 pub(super) fn local_transport(transport: &Transport) -> control::LocalTransport {
