@@ -107,28 +107,25 @@ fn send(case: Case, remotes: &[SocketAddr], length: Duration) {
     let packet = vec![0x81; HEADER + case.payload];
     let burst = case.burst as usize;
     let most = packet.len() + 16;
-    let mut bytes = Vec::with_capacity(remotes.len() * burst * most);
+    let mut bytes = Vec::with_capacity(TOGETHER * burst * most);
     let start = Instant::now();
     let mut count = 0;
     let mut due = start;
     while start.elapsed() < length {
         due += case.pause();
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        bytes.clear();
-        for key in &keys {
-            for number in 0..case.burst {
-                key.seal(count + number, &packet, &mut bytes);
+        for (keys, addresses) in keys.chunks(TOGETHER).zip(addresses.chunks(TOGETHER)) {
+            // Sent while it is still in the cache.
+            bytes.clear();
+            for key in keys {
+                for number in 0..case.burst {
+                    key.seal(count + number, &packet, &mut bytes);
+                }
             }
-        }
-        count += case.burst;
-        let each = bytes.len() / remotes.len();
-        let segment = [(each / burst) as u16];
-        let segments = [ControlMessage::UdpGsoSegments(&segment[0])];
-        let control = if segmented { &segments[..] } else { &[] };
-        for (bytes, addresses) in bytes
-            .chunks(each * TOGETHER)
-            .zip(addresses.chunks(TOGETHER))
-        {
+            let each = bytes.len() / keys.len();
+            let segment = [(each / burst) as u16];
+            let segments = [ControlMessage::UdpGsoSegments(&segment[0])];
+            let control = if segmented { &segments[..] } else { &[] };
             let slices: Vec<[IoSlice<'_>; 1]> =
                 bytes.chunks(each).map(|one| [IoSlice::new(one)]).collect();
             sendmmsg(
@@ -141,5 +138,6 @@ fn send(case: Case, remotes: &[SocketAddr], length: Duration) {
             )
             .expect("sent");
         }
+        count += case.burst;
     }
 }
