@@ -72,6 +72,25 @@ pub struct MachineReport {
     pub receive_buffer_errors: Option<u64>,
 }
 
+/// Lets this process have so many files open (each leg is a socket or two), as far as its hard limit goes.
+///
+/// # Errors
+/// How many it may have, where that is fewer.
+pub fn allow_open_files(wanted: u64) -> Result<(), u64> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    // Where the limit cannot be read or set, opening sockets will tell.
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return Ok(());
+    };
+    if wanted <= soft {
+        return Ok(());
+    }
+    if wanted > hard {
+        return Err(hard);
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, wanted, hard).map_err(|_| soft)
+}
+
 /// CPU ticks of a process and of its threads when last looked at.
 #[derive(Debug, Default)]
 struct Before {

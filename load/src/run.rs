@@ -76,6 +76,16 @@ pub enum Error {
     /// The media half cannot begin.
     #[error("cannot open sockets for media: {0}")]
     Media(std::io::Error),
+    /// More sockets than this process may have.
+    #[error(
+        "{wanted} sockets are needed, and this process may have {allowed} files open: raise it with ulimit -n {wanted}"
+    )]
+    OpenFiles {
+        /// With some for everything else.
+        wanted: u64,
+        /// The hard limit.
+        allowed: u64,
+    },
     /// All were refused.
     #[error("nobody joined {meeting}: {why}")]
     NobodyJoined {
@@ -161,7 +171,17 @@ pub async fn run(
     }
 }
 
+/// Files open besides the sockets of legs: SIP, epoll, /proc.
+const OTHER_FILES: u64 = 64;
+
 fn engine(options: &Options, bind: std::net::IpAddr) -> Result<Engine, Error> {
+    let of_a_leg = match (options.protection, options.video) {
+        (Protection::Dtls, _) | (_, None) => 1,
+        (_, Some(_)) => 2,
+    };
+    let wanted = u64::from(options.participants) * of_a_leg + OTHER_FILES;
+    crate::machine::allow_open_files(wanted)
+        .map_err(|allowed| Error::OpenFiles { wanted, allowed })?;
     let config = EngineConfig {
         protection: options.protection,
         video: options.video,
@@ -213,6 +233,7 @@ async fn fan_out(
     let media = engine.finish();
     let made = Made {
         started,
+        joining: Duration::ZERO,
         ran,
         joins: None,
         ended: BTreeMap::new(),
@@ -231,6 +252,8 @@ fn ticking(period: Duration) -> tokio::time::Interval {
 /// What a run has besides the media's numbers.
 struct Made {
     started: SystemTime,
+    /// From the start of the engine until all were there.
+    joining: Duration,
     ran: Duration,
     joins: Option<Joins>,
     ended: BTreeMap<String, u64>,
@@ -247,6 +270,7 @@ impl Made {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |d| d.as_secs()),
             seconds: self.ran.as_secs_f64(),
+            joining_seconds: self.joining.as_secs_f64(),
             stopped_early: self.stopped,
             settings: Settings::of(options),
             joins: self.joins,
@@ -306,6 +330,8 @@ struct Run<'a> {
     notes: BTreeMap<String, u64>,
     peers: BTreeSet<SocketAddr>,
     started: SystemTime,
+    /// When the engine started, which its seconds are counted from.
+    opened: Instant,
     first: Instant,
     begun: Option<Instant>,
     ran: Duration,
@@ -340,6 +366,7 @@ impl<'a> Run<'a> {
             notes: BTreeMap::new(),
             peers: BTreeSet::new(),
             started: SystemTime::now(),
+            opened: Instant::now(),
             first: Instant::now(),
             begun: None,
             ran: Duration::ZERO,
@@ -368,6 +395,9 @@ impl<'a> Run<'a> {
         };
         let made = Made {
             started: self.started,
+            joining: self
+                .begun
+                .map_or(Duration::ZERO, |at| at.duration_since(self.opened)),
             ran: self.ran,
             joins: Some(joins),
             ended: self.ended,

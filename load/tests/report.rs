@@ -73,6 +73,7 @@ fn report() -> Report {
         version: "0.1.0",
         started_unix: 1_796_101_920,
         seconds: 60.0,
+        joining_seconds: 4.0,
         stopped_early: false,
         settings: Settings {
             target: "sip:standup@192.0.2.7".to_owned(),

@@ -24,6 +24,9 @@ const MISSED: u8 = 1;
 /// Exit code for a run that could not be.
 const NO_RUN: u8 = 2;
 
+/// Participants of one generator: they are told apart by 16 bits, and have a port each.
+const MOST: u32 = 50_000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Media {
     /// RTP without keys
@@ -272,6 +275,14 @@ impl LoadArgs {
         if participants == 0 {
             return Err("--participants 0: at least one has to join".to_owned());
         }
+        if speakers == 0 {
+            return Err("--speakers 0: one has to talk, or nothing is sent".to_owned());
+        }
+        if participants > MOST {
+            return Err(format!(
+                "--participants {participants}: at most {MOST}; start several for more"
+            ));
+        }
         if self.duration.is_zero() {
             return Err("--duration 0: nothing could be measured; write 10s or more".to_owned());
         }
@@ -291,7 +302,10 @@ impl LoadArgs {
             },
             duration: self.duration,
             threads: self.threads,
-            seed: self.seed.unwrap_or_else(rand::random),
+            // few enough bits for any reader of JSON
+            seed: self
+                .seed
+                .unwrap_or_else(|| u64::from(rand::random::<u32>())),
             server_pid: self.server_pid,
             thresholds: Thresholds {
                 max_loss: self.max_loss,

@@ -203,7 +203,11 @@ fn plots(out: &mut String, report: &Report) {
     let machine = &report.machine;
     let of = |name: String, process: &crate::machine::Process| Series {
         name,
-        points: process.samples.iter().map(|s| (s.second, s.cpu)).collect(),
+        points: process
+            .samples
+            .iter()
+            .map(|s| (s.second + report.joining_seconds, s.cpu))
+            .collect(),
     };
     let mut cpu: Vec<Series> = machine
         .servers

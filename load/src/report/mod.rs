@@ -159,6 +159,8 @@ pub struct Report {
     pub started_unix: u64,
     /// How long all were in the meeting, seconds.
     pub seconds: f64,
+    /// How long that took to come about, seconds: media's series begins with it, the samples of CPU after it.
+    pub joining_seconds: f64,
     /// By Ctrl-C.
     pub stopped_early: bool,
     /// What was asked for.

@@ -100,7 +100,7 @@ pub(super) fn distribution(series: &[(String, Vec<Bucket>)]) -> Option<String> {
         let mut chart = sized(&mut chart).build_cartesian_2d(range, 0.0..top).ok()?;
         let times = |x: &f64| super::units::micros(*x as u64);
         let values = |y: &f64| number(*y, top);
-        mesh(&mut chart, "% of packets", &times, &values)?;
+        mesh(&mut chart, "share, %", &times, &values)?;
         for (n, (_, buckets)) in series.iter().enumerate() {
             let color = color(n).mix(0.55);
             let bars = buckets.iter().map(|(from, to, count)| {
