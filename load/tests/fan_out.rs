@@ -282,3 +282,113 @@ fn an_answer_that_makes_no_sense_is_refused() {
     assert_eq!(refused, Err("cannot send G722".to_owned()));
     drop(engine.finish());
 }
+
+/// A server's port that one leg sends to.
+struct Server(UdpSocket);
+
+impl Server {
+    fn new() -> Self {
+        let socket = UdpSocket::bind(ANY).expect("a port");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout");
+        Self(socket)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().expect("an address")
+    }
+
+    /// The next packet for which that holds, and where it came from.
+    fn receive(&self, wanted: impl Fn(&[u8]) -> bool) -> (Vec<u8>, SocketAddr) {
+        let mut buffer = [0; 2048];
+        loop {
+            let (len, from) = self.0.recv_from(&mut buffer).expect("a packet in time");
+            if wanted(&buffer[..len]) {
+                return (buffer[..len].to_vec(), from);
+            }
+        }
+    }
+}
+
+fn is_rtp(packet: &[u8]) -> bool {
+    !(192..224).contains(&packet[1])
+}
+
+/// Begins a VP8 key frame, with a 4-octet descriptor behind a header without extensions.
+fn is_keyframe(packet: &[u8]) -> bool {
+    is_rtp(packet) && packet.len() > 17 && packet[12] & 0x10 != 0 && packet[16] & 1 == 0
+}
+
+fn number(packet: &[u8]) -> u16 {
+    u16::from_be_bytes([packet[2], packet[3]])
+}
+
+#[test]
+fn a_camera_answers_nacks_and_requests_and_follows_a_new_answer() {
+    let engine = Engine::start(config(Some(Resolution::P360))).expect("an engine");
+    let local = engine.open(0).expect("sockets");
+    let ssrc = local.media[1].ssrc;
+    let (video, rtcp, elsewhere) = (Server::new(), Server::new(), Server::new());
+    let answer = |address: SocketAddr| {
+        let media = RemoteMedia {
+            kind: Kind::Video,
+            index: 1,
+            address,
+            rtcp: Some(rtcp.address()),
+            codec: (96, "VP8".to_owned(), 90_000),
+            accepted: Vec::new(),
+            audio_level: None,
+            mid: None,
+            sends: true,
+            receives: true,
+            ssrcs: Vec::new(),
+            keys: Keys::Plain,
+        };
+        Remote {
+            media: vec![media],
+            ice: None,
+        }
+    };
+    engine
+        .connect(0, answer(video.address()))
+        .expect("an answer");
+    let (first, from) = video.receive(is_rtp);
+    assert!(is_keyframe(&first), "the camera begins with a key frame");
+    assert_eq!(from, local.media[1].address);
+    assert_eq!(first[8..12], ssrc.to_be_bytes());
+    // RTCP has a port of its own here
+    let (report, _) = rtcp.receive(|packet| packet[1] == 200);
+    assert_eq!(report[4..8], ssrc.to_be_bytes());
+
+    let (missed, _) = video.receive(|packet| is_rtp(packet) && !is_keyframe(packet));
+    let mut compound = switch_core::rtcp::CompoundBuf::default();
+    compound.receiver_report(1, &[]);
+    compound.cname(1, "server");
+    compound.nack(1, ssrc, &[number(&missed)]);
+    video.0.send_to(compound.bytes(), from).expect("loopback");
+    let (again, _) = video.receive(|packet| packet[2..4] == missed[2..4]);
+    assert_eq!(again, missed, "the same octets");
+
+    // beyond the guard time after the first key frame, since RTCP took its time
+    compound.clear();
+    compound.receiver_report(1, &[]);
+    compound.cname(1, "server");
+    compound.pli(1, ssrc);
+    video.0.send_to(compound.bytes(), from).expect("loopback");
+    let (key, _) = video.receive(is_keyframe);
+    assert!(number(&key).wrapping_sub(number(&missed)) < 1000);
+
+    engine
+        .connect(0, answer(elsewhere.address()))
+        .expect("a new answer");
+    let (moved, _) = elsewhere.receive(is_rtp);
+    let step = number(&moved).wrapping_sub(number(&key));
+    assert!((1..1000).contains(&step), "numbers go on: {step}");
+    engine.close(0);
+    let (bye, _) = rtcp.receive(|packet| packet.ends_with(&ssrc.to_be_bytes()) && packet[1] == 200);
+    assert_eq!(bye[bye.len() - 8..bye.len() - 4], [0x81, 203, 0, 1]);
+    let report = engine.finish();
+    assert_eq!(report.rtcp.retransmitted, 1);
+    assert_eq!(report.rtcp.keyframe_requests, 1);
+}

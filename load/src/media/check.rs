@@ -130,7 +130,7 @@ pub struct LegCheck {
     /// Of each scheduled speaker, audio and video.
     audio: Vec<Heard>,
     video: Vec<Heard>,
-    first_media: bool,
+    first_media: Option<u64>,
 }
 
 /// What the leg knows of a packet before it is checked.
@@ -152,7 +152,7 @@ impl LegCheck {
             streams: Vec::new(),
             audio: vec![Heard::default(); speakers],
             video: vec![Heard::default(); speakers],
-            first_media: false,
+            first_media: None,
         }
     }
 
@@ -161,9 +161,9 @@ impl LegCheck {
         &mut self.streams
     }
 
-    /// RTP has come.
+    /// When the first RTP came, µs.
     #[must_use]
-    pub fn has_media(&self) -> bool {
+    pub fn first_media(&self) -> Option<u64> {
         self.first_media
     }
 
@@ -225,8 +225,8 @@ impl LegCheck {
         let counts = tally.kind(kind);
         counts.counts.received += 1;
         counts.counts.received_octets += payload.len() as u64;
-        if !self.first_media {
-            self.first_media = true;
+        if self.first_media.is_none() {
+            self.first_media = Some(at);
             tally.with_media += 1;
             tally.first_media.record(at.saturating_sub(self.connected));
         }
@@ -319,7 +319,7 @@ impl LegCheck {
     }
 
     /// What only the leg as a whole can say of a stamped packet.
-    fn on_stamp(&mut self, stamp: Stamp, kind: Kind, changed: bool, at: u64, tally: &mut Tally) {
+    fn on_stamp(&mut self, stamp: Stamp, kind: Kind, switched: bool, at: u64, tally: &mut Tally) {
         let all = match kind {
             Kind::Audio => &mut self.audio,
             Kind::Video => &mut self.video,
@@ -338,7 +338,7 @@ impl LegCheck {
             return;
         };
         let fresh = heard.spurt != Some(stamp.spurt);
-        if kind == Kind::Video && !changed {
+        if kind == Kind::Video && !switched {
             // The picture of who begins to talk was there before: nothing was switched.
             return;
         }

@@ -184,6 +184,8 @@ fn clean_video_over_switches_has_nothing_wrong() {
     }
     assert_eq!(rig.tally.video.counts.switches, 2);
     assert_eq!(rig.tally.video.counts.keyframes, 3);
+    let switch = rig.tally.video.switch_delay.percentiles().unwrap();
+    assert_eq!((switch.count, switch.max / 100), (2, 220));
     assert_eq!(rig.wrong(), []);
 }
 

@@ -17,10 +17,16 @@ use super::rtcp::{Feedback, OwnStream, RtcpCheck};
 use super::schedule::Watch;
 use super::send::SendOrder;
 use super::socket::{Clock, MediaSocket};
-use super::tally::Tally;
+use super::tally::{Tally, note};
 
 /// RTCP leaves between half and three halves of this, µs (RFC 3550 §6.2: randomized, and rare enough).
 const REPORT_INTERVAL: u64 = 2_500_000;
+
+/// A leg that ends sooner may be without keys, µs.
+const PATIENCE: u64 = 5_000_000;
+
+/// RTCP must come within this of the first media, µs: some intervals of RFC 3550 §6.2.
+const RTCP_PATIENCE: u64 = 20_000_000;
 
 /// DTLS and ICE, after an answer.
 pub struct Secure {
@@ -137,6 +143,8 @@ pub struct Incoming {
     next_report: u64,
     feedback: Vec<Feedback>,
     lost: bool,
+    /// RTCP has come.
+    reported: bool,
 }
 
 impl Incoming {
@@ -158,6 +166,7 @@ impl Incoming {
             next_report,
             feedback: Vec::new(),
             lost: false,
+            reported: false,
         }
     }
 
@@ -270,6 +279,7 @@ impl Incoming {
                 }
             },
         };
+        self.reported = true;
         let own: Vec<&OwnStream> = self.own.iter().flatten().map(AsRef::as_ref).collect();
         let streams = self.check.streams();
         let (tally, feedback) = (&mut desk.tally, &mut self.feedback);
@@ -403,16 +413,35 @@ impl Incoming {
         }
     }
 
-    /// Nothing more will come.
-    pub fn finish(mut self, desk: &mut Desk) {
+    /// Nothing more will come, and `port` is about to be closed.
+    pub fn finish(mut self, port: &Port, desk: &mut Desk) {
         self.check.finish(&mut desk.tally);
+        let now = desk.clock.now();
+        let lasted = now.saturating_sub(self.connected);
         if let Some(security) = &mut self.security {
-            security
-                .association
-                .close(desk.clock.instant(desk.clock.now()));
+            let checked = security.agent.state() != State::Checking;
+            if !security.association.is_connected() && lasted > PATIENCE {
+                let reason = match checked {
+                    true => "DTLS: the handshake did not end",
+                    false => "ICE: no check was answered",
+                };
+                let failed = &mut desk.tally.failed;
+                failed.entry(self.participant).or_insert(reason.to_owned());
+            }
+            security.association.close(desk.clock.instant(now));
+            self.send_flights(port, desk);
         }
-        if self.expects && !self.check.has_media() {
-            desk.tally.without_media.push(self.participant);
+        let Some(first) = self.check.first_media() else {
+            if self.expects {
+                desk.tally.without_media.push(self.participant);
+            }
+            return;
+        };
+        if !self.reported && !self.own.is_empty() && now.saturating_sub(first) > RTCP_PATIENCE {
+            note(&mut desk.tally.rtcp.findings, "a leg without RTCP", || {
+                let seconds = now.saturating_sub(first) / 1_000_000;
+                format!("participant {}, in {seconds} s of media", self.participant)
+            });
         }
     }
 }

@@ -206,17 +206,20 @@ impl ReceiveThread {
             return;
         };
         let mine = |open: &Option<Open>| open.as_ref().is_some_and(|open| open.leg == at);
-        for port in 0..self.ports.len() {
-            if mine(&self.ports[port]) {
-                // what came before the end counts
-                self.read(port);
-                if let Some(open) = self.ports[port].take() {
-                    let _ = self.epoll.delete(&*open.port.socket);
-                }
-            }
+        let mine: Vec<usize> = (0..self.ports.len())
+            .filter(|port| mine(&self.ports[*port]))
+            .collect();
+        // what came before the end counts
+        mine.iter().for_each(|port| self.read(*port));
+        if let Some((leg, port)) = self.legs[at].take()
+            && let Some(Some(open)) = self.ports.get(port)
+        {
+            leg.finish(&open.port, &mut self.desk);
         }
-        if let Some((leg, _)) = self.legs[at].take() {
-            leg.finish(&mut self.desk);
+        for port in mine {
+            if let Some(open) = self.ports[port].take() {
+                let _ = self.epoll.delete(&*open.port.socket);
+            }
         }
     }
 
