@@ -250,7 +250,8 @@ impl Engine {
     }
 
     /// Without SIP: participant 0 sends to `to`, plain, Opus as payload type 111 and VP8 (with video) as 96, and
-    /// participants 1.. listen on these addresses of ours. However many speakers were asked for, one talks. With port 0 any will do; the addresses bound are returned.
+    /// participants 1.. listen on these addresses of ours. However many speakers were asked for, one talks. With port 0
+    /// any will do; the addresses bound are returned.
     ///
     /// # Errors
     /// What the system says to sockets.
@@ -261,7 +262,7 @@ impl Engine {
         };
         let sockets = std::iter::once(SocketAddr::new(from, 0)).chain(listeners.iter().copied());
         // the one who talks need not wait for others
-        let alone = Schedule::new(self.config.seed, 1);
+        let alone = Box::new(Schedule::new(self.config.seed, 1));
         let _ = self.sender.send(SendOrder::Schedule(alone));
         let mut bound = Vec::with_capacity(listeners.len());
         for (participant, address) in sockets.enumerate() {

@@ -69,7 +69,7 @@ pub enum SendOrder {
     /// A packet is missed: SSRC and number.
     Missing(u32, u32, u16),
     /// Another schedule, instead of the one it was made with.
-    Schedule(Schedule),
+    Schedule(Box<Schedule>),
     /// The schedule begins at that time.
     Begin(u64),
     /// A leg ends.
@@ -252,7 +252,7 @@ impl SendThread {
                     leg.send_again(ssrc, number, &mut self.studio, &mut self.tally);
                 }
             }
-            SendOrder::Schedule(schedule) => self.schedule = schedule,
+            SendOrder::Schedule(schedule) => self.schedule = *schedule,
             SendOrder::Begin(at) => {
                 if self.begun.is_none() {
                     self.begun = Some(at);

@@ -75,8 +75,7 @@ impl Micros {
 pub struct KindTally {
     /// Counts; percentiles are filled in at the end.
     pub counts: KindReport,
-    /// Signed while it is counted: a late packet takes one off that another thread's gap put there never, but a
-    /// duplicate may come late.
+    /// Missing so far: a gap adds, a late packet takes one off.
     pub lost: i64,
     /// One-way delay.
     pub delay: Micros,
