@@ -571,6 +571,15 @@ impl<'a> Run<'a> {
                 false => "; the server does not take this account's password",
             };
         }
+        let unreached = |r: &Refusal| r.status.is_none();
+        let is_tls = self
+            .phone
+            .as_ref()
+            .is_some_and(|phone| phone.home().transport == ua::Transport::Tls);
+        if is_tls && self.refusals.keys().any(unreached) {
+            why +=
+                "; over TLS its certificate must be trusted, too: give --tls-ca, or --tls-insecure";
+        }
         let meeting = match &self.options.target {
             Target::Sip { sip, .. } => sip.meeting.to_string(),
             Target::FanOut { to, .. } => to.to_string(),

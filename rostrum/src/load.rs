@@ -495,7 +495,7 @@ mod tests {
         let own = IpAddr::from([127, 0, 0, 1]);
         let all = addresses("192.0.2.7:40000-40002", own).expect("a range");
         assert_eq!(all.len(), 3);
-        assert_eq!(all[2], "192.0.2.7:40002".parse().expect("an address"));
+        assert_eq!(all[2].to_string(), "192.0.2.7:40002");
         assert_eq!(addresses("5004", own), Ok(vec![SocketAddr::new(own, 5004)]));
         assert_eq!(addresses("[::1]:5004-5005", own).map(|a| a.len()), Ok(2));
         for bad in ["", "x-y", "2-1", "host:1-2", "0-3"] {

@@ -356,6 +356,13 @@ fn nobody_to_call_and_nobody_let_in_give_2_and_say_why() {
         );
     }
 
+    // a certificate that nobody vouches for
+    let door = Door::of(&lab, "tls");
+    let output = load(&door.arguments(&["--participants", "1", "--duration", "1s"]));
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    assert!(told.contains("give --tls-ca, or --tls-insecure"), "{told}");
+
     let output = load(&["--meeting", "standup", "--duration", "1s"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("write sip:standup@192.0.2.7"));
