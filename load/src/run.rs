@@ -1,5 +1,8 @@
 //! One run: opens, joins at a rate, lets speak for the duration, leaves, collects.
 
+mod fan_out;
+mod options;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,139 +12,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::leg::{Kind, Protection};
 use crate::machine::Watch;
-use crate::media::{Engine, EngineConfig, Progress, Resolution};
-use crate::report::thresholds::{self, Thresholds};
+use crate::media::{Engine, EngineConfig, Progress};
+use crate::report::thresholds;
 use crate::report::{Counted, Joins, Report, Settings, errors, warnings};
-use crate::ua::{self, Account, Description, Event, Phone, PhoneError, Refusal, SipOptions};
+use crate::ua::{self, Account, Description, Event, Phone, Refusal};
 
-/// Whom the load is for.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// A conference server, called by SIP.
-    Sip {
-        /// Where it is.
-        sip: Box<SipOptions>,
-        /// Accounts in rotation; none: all are guests.
-        accounts: Vec<Account>,
-        /// Register first.
-        register: bool,
-        /// INVITEs a second.
-        join_rate: f64,
-        /// How often a participant who was refused knocks again.
-        retries: u32,
-        /// Any server, which need not name sources as Rostrum does.
-        any_server: bool,
-    },
-    /// Something that sends on what it is sent, without SIP.
-    FanOut {
-        /// Where the speaker's packets go.
-        to: SocketAddr,
-        /// Where copies come to.
-        listen: Vec<SocketAddr>,
-    },
-}
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Against whom.
-    pub target: Target,
-    /// How many join.
-    pub participants: u32,
-    /// How many of them talk.
-    pub speakers: u32,
-    /// Their picture.
-    pub video: Option<Resolution>,
-    /// How media is protected.
-    pub protection: Protection,
-    /// How long, from the last join on.
-    pub duration: Duration,
-    /// Receiving threads.
-    pub threads: usize,
-    /// What the schedule is drawn from.
-    pub seed: u64,
-    /// The server's process, where it runs here.
-    pub server_pid: Option<u32>,
-    /// What must be kept.
-    pub thresholds: Thresholds,
-}
-
-/// Why there is no report.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// No user agent.
-    #[error("{0}")]
-    Phone(#[from] PhoneError),
-    /// The media half cannot begin.
-    #[error("cannot open sockets for media: {0}")]
-    Media(std::io::Error),
-    /// More sockets than this process may have.
-    #[error(
-        "{wanted} sockets are needed, and this process may have {allowed} files open: raise it with ulimit -n {wanted}"
-    )]
-    OpenFiles {
-        /// With some for everything else.
-        wanted: u64,
-        /// The hard limit.
-        allowed: u64,
-    },
-    /// All were refused.
-    #[error("nobody joined {meeting}: {why}")]
-    NobodyJoined {
-        /// Where.
-        meeting: String,
-        /// Reasons and how often.
-        why: String,
-    },
-    /// Not one account could register.
-    #[error("nobody could register: {why}")]
-    NobodyRegistered {
-        /// Reasons.
-        why: String,
-    },
-    /// Ctrl-C before there was anything to report.
-    #[error("stopped before anybody had joined")]
-    Stopped,
-}
-
-/// Where a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Accounts register.
-    Registering,
-    /// Participants join.
-    Joining,
-    /// All who come are there, and talk.
-    Running,
-    /// They leave.
-    Leaving,
-}
-
-/// A look at a run.
-#[derive(Clone, Copy, Debug)]
-pub struct Look {
-    /// Where it stands.
-    pub phase: Phase,
-    /// Participants asked for.
-    pub participants: u32,
-    /// Those in the meeting.
-    pub joined: u32,
-    /// Those refused for good.
-    pub refused: u32,
-    /// Since the last join.
-    pub elapsed: Duration,
-    /// All of it.
-    pub duration: Duration,
-    /// Media so far.
-    pub media: Progress,
-}
-
-/// Whoever watches.
-pub trait Observer {
-    /// Some times a second.
-    fn look(&self, look: &Look);
-}
+pub use options::{Error, Look, Observer, Options, Phase, Target};
 
 /// How often the observer is told.
 const LOOKS: Duration = Duration::from_millis(200);
@@ -160,7 +36,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<Report, Error> {
     match options.target.clone() {
-        Target::FanOut { to, listen } => fan_out(&options, to, &listen, observer, stop).await,
+        Target::FanOut { to, listen } => fan_out::run(&options, to, &listen, observer, stop).await,
         Target::Sip { sip, .. } => {
             let (phone, events) = Phone::start(&sip).await?;
             let engine = engine(&options, phone.home().local.ip())?;
@@ -192,55 +68,6 @@ fn engine(options: &Options, bind: std::net::IpAddr) -> Result<Engine, Error> {
         bind,
     };
     Engine::start(config).map_err(Error::Media)
-}
-
-async fn fan_out(
-    options: &Options,
-    to: SocketAddr,
-    listen: &[SocketAddr],
-    observer: &dyn Observer,
-    stop: CancellationToken,
-) -> Result<Report, Error> {
-    let bind = ua::towards(to).map_err(Error::Media)?;
-    let engine = engine(options, bind)?;
-    engine.fan_out(to, listen).map_err(Error::Media)?;
-    let mut watch = Watch::new(options.server_pid);
-    if !watch.has_server() {
-        watch.find("RTP", &BTreeSet::from([to]));
-    }
-    let started = SystemTime::now();
-    engine.begin();
-    watch.begin();
-    let begin = Instant::now();
-    let mut looks = ticking(LOOKS);
-    let mut seconds = ticking(Duration::from_secs(1));
-    while begin.elapsed() < options.duration {
-        tokio::select! {
-            _ = looks.tick() => observer.look(&Look {
-                phase: Phase::Running,
-                participants: options.participants,
-                joined: options.participants,
-                refused: 0,
-                elapsed: begin.elapsed(),
-                duration: options.duration,
-                media: engine.progress(),
-            }),
-            _ = seconds.tick() => watch.sample(),
-            () = stop.cancelled() => break,
-        }
-    }
-    let ran = begin.elapsed();
-    let media = engine.finish();
-    let made = Made {
-        started,
-        joining: Duration::ZERO,
-        ran,
-        joins: None,
-        ended: BTreeMap::new(),
-        notes: Vec::new(),
-        stopped: stop.is_cancelled(),
-    };
-    Ok(made.report(options, media, watch))
 }
 
 fn ticking(period: Duration) -> tokio::time::Interval {
