@@ -368,6 +368,58 @@ fn nobody_to_call_and_nobody_let_in_give_2_and_say_why() {
     assert!(text(&output.stderr).contains("write sip:standup@192.0.2.7"));
 }
 
+/// Answers every INVITE with 503, until none has come for a while; their Call-IDs.
+fn busy_server(socket: &UdpSocket) -> Vec<String> {
+    let mut calls = Vec::new();
+    let mut buffer = [0; 4_096];
+    while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+        let request = text(&buffer[..length]);
+        if !request.starts_with("INVITE ") {
+            continue;
+        }
+        let mut answer = "SIP/2.0 503 Busy\r\nRetry-After: 1\r\n".to_owned();
+        for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
+            let value = common::phone::header(&request, name).expect(name);
+            let tag = if name == "To" { ";tag=busy" } else { "" };
+            answer.push_str(&format!("{name}: {value}{tag}\r\n"));
+        }
+        answer.push_str("Content-Length: 0\r\n\r\n");
+        socket.send_to(answer.as_bytes(), from).expect("sent");
+        let call = common::phone::header(&request, "Call-ID").expect("Call-ID");
+        if !calls.iter().any(|known| known == call) {
+            calls.push(call.to_owned());
+        }
+    }
+    calls
+}
+
+#[test]
+fn a_busy_server_is_tried_again_only_when_asked_to_and_when_it_said() {
+    for (retry, calls) in [("0", 1), ("1", 2)] {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        // longer than the Retry-After
+        let patience = Some(Duration::from_millis(2_500));
+        socket.set_read_timeout(patience).expect("a timeout");
+        let meeting = format!("sip:standup@{}", socket.local_addr().expect("bound"));
+        let server = std::thread::spawn(move || busy_server(&socket));
+        let begin = std::time::Instant::now();
+        let output = load(&[
+            "--meeting",
+            &meeting,
+            "--participants",
+            "1",
+            "--retry",
+            retry,
+        ]);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{told}");
+        assert!(told.contains("503 Busy"), "{told}");
+        let waited = begin.elapsed() >= Duration::from_secs(1);
+        assert_eq!(waited, calls == 2, "{:?}", begin.elapsed());
+        assert_eq!(server.join().expect("no panic").len(), calls);
+    }
+}
+
 /// What a fan-out does to every n-th packet.
 #[derive(Clone, Copy, PartialEq)]
 enum Fault {
