@@ -77,7 +77,12 @@ pub struct Port {
     opener: Option<Box<Opener>>,
     /// Nothing is opened: plain RTP.
     plain: bool,
+    /// What came before the handshake had ended, and when: the peer has its keys a flight before us (RFC 5764 §4.1).
+    early: Vec<(Vec<u8>, u64)>,
 }
+
+/// Datagrams kept until the keys are there: a key frame and some speech.
+const EARLY: usize = 256;
 
 impl Port {
     /// From what the answer says. `secure`: DTLS will bring the keys.
@@ -89,6 +94,7 @@ impl Port {
             plain: !secure && socket.key.is_none(),
             key: None,
             opener: None,
+            early: Vec::new(),
         };
         port.set_key(socket.key);
         port
@@ -98,6 +104,15 @@ impl Port {
     pub fn update(&mut self, socket: ReceiveSocket) {
         self.formats = socket.formats;
         self.set_key(socket.key);
+    }
+
+    /// Keeps what cannot be opened yet; false when there is too much of it.
+    fn keep(&mut self, datagram: &[u8], at: u64) -> bool {
+        let has_room = self.early.len() < EARLY;
+        if has_room {
+            self.early.push((datagram.to_vec(), at));
+        }
+        has_room
     }
 
     fn set_key(&mut self, key: Option<(Profile, Vec<u8>)>) {
@@ -236,7 +251,8 @@ impl Incoming {
         let len = match &mut port.opener {
             None if port.plain => datagram.len(),
             None => {
-                desk.tally.not_authentic += 1;
+                let kept = self.security.is_some() && port.keep(datagram, at);
+                desk.tally.not_authentic += u64::from(!kept);
                 return;
             }
             Some(opener) => match opener.open_rtp(datagram) {
@@ -268,7 +284,8 @@ impl Incoming {
         let len = match &mut port.opener {
             None if port.plain => datagram.len(),
             None => {
-                desk.tally.not_authentic += 1;
+                let kept = self.security.is_some() && port.keep(datagram, at);
+                desk.tally.not_authentic += u64::from(!kept);
                 return;
             }
             Some(opener) => match opener.open_rtcp(datagram) {
@@ -341,6 +358,9 @@ impl Incoming {
                         SendOrder::Keys(self.participant, remote, Box::new(sealer)),
                         desk,
                     );
+                    for (mut datagram, at) in std::mem::take(&mut port.early) {
+                        self.on_datagram(port, &mut datagram, remote, at, desk);
+                    }
                 }
             }
         }
