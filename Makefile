@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What `rostrum lab` is started with: make lab ARGS="--port-base 20000"
 ARGS ?=
 
-.PHONY: help lab web build test lint unit e2e bench fuzz setup
+.PHONY: help lab web build test lint unit e2e bench bench-peers fuzz setup
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,6 +49,11 @@ e2e: web ## a meeting of phones and browsers, in a network namespace of its own
 
 bench: ## criterion benches and the CPU cost of a forwarded packet
 	$(CARGO) bench -p rostrum-benches
+
+bench-peers: ## the same fan-out on Janus and rtpengine, side by side (ARGS=cm-1200: the cases named so)
+	@scripts/setup peers
+	@# hundreds of sockets for the listeners, and four for each call of rtpengine
+	@ulimit -n "$$(ulimit -Hn)" && $(CARGO) bench -p rostrum-benches --bench peers -- $(ARGS)
 
 fuzz: ## fuzz every parser for 60 seconds each (ARGS='600 sip_uri': longer, one only)
 	scripts/fuzz $(or $(ARGS),60)
