@@ -90,7 +90,13 @@ fn field(file: &str, name: &str) -> Option<String> {
 /// What git calls this checkout.
 fn revision() -> Option<String> {
     let output = Command::new("git")
-        .args(["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always"])
+        .args([
+            "-C",
+            env!("CARGO_MANIFEST_DIR"),
+            "describe",
+            "--always",
+            "--dirty",
+        ])
         .output()
         .ok()?;
     let revision = String::from_utf8(output.stdout).ok()?;
