@@ -480,7 +480,12 @@ impl<'a> Run<'a> {
                     engine.close(participant);
                 }
             }
-            Event::Left { participant } => self.set(participant, Stage::Left),
+            Event::Left { participant } => {
+                self.set(participant, Stage::Left);
+                if let Some(engine) = &self.engine {
+                    engine.close(participant);
+                }
+            }
             Event::NotRegistered { user, refusal } => {
                 let text = format!("{user} could not register again: {}", told(&refusal));
                 *self.notes.entry(text).or_default() += 1;
@@ -591,10 +596,13 @@ impl<'a> Run<'a> {
                 open.push(participant);
             }
         }
-        if let (Some(engine), Some(phone)) = (&self.engine, &self.phone) {
-            for participant in &open {
-                engine.close(*participant);
-                phone.leave(*participant);
+        // Media goes on until the BYE is answered: a server may take the end of DTLS for a failure of the call.
+        if let Some(engine) = &self.engine {
+            engine.leaving();
+        }
+        if let Some(phone) = &self.phone {
+            for participant in open {
+                phone.leave(participant);
             }
         }
         let end = tokio::time::Instant::now() + LEAVING;

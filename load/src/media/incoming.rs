@@ -137,6 +137,8 @@ pub struct Desk {
     pub watch: Watch,
     /// To the sending thread.
     pub sender: Sender<SendOrder>,
+    /// Calls are being ended: a peer that closes DTLS does not fail.
+    pub leaving: bool,
 }
 
 /// The handshake of a leg.
@@ -344,6 +346,9 @@ impl Incoming {
     fn on_event(&mut self, event: Option<Event>, port: &mut Port, desk: &mut Desk) {
         match event {
             None => {}
+            Some(Event::Failed(_)) if desk.leaving => {
+                self.order(SendOrder::Silence(self.participant), desk);
+            }
             Some(Event::Failed(reason)) => self.fail(format!("DTLS: {reason}"), desk),
             Some(Event::Connected(keys)) => {
                 let opener = Opener::new(keys.profile, &keys.remote);
@@ -440,7 +445,8 @@ impl Incoming {
         let lasted = now.saturating_sub(self.connected);
         if let Some(security) = &mut self.security {
             let checked = security.agent.state() != State::Checking;
-            if !security.association.is_connected() && lasted > PATIENCE {
+            // not by the association's state: the peer may have closed it meanwhile
+            if port.opener.is_none() && lasted > PATIENCE {
                 let reason = match checked {
                     true => "DTLS: the handshake did not end",
                     false => "ICE: no check was answered",

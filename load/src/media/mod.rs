@@ -160,6 +160,7 @@ impl Engine {
                 tally: Tally::default(),
                 watch: Watch::new(schedule.clone()),
                 sender: sender.clone(),
+                leaving: false,
             };
             let thread = ReceiveThread::new(
                 desk,
@@ -238,6 +239,13 @@ impl Engine {
             receiver.order(ReceiveOrder::Begin(now));
         }
         let _ = self.sender.send(SendOrder::Begin(now));
+    }
+
+    /// Calls are about to be ended: a peer that closes DTLS from now on does not fail.
+    pub fn leaving(&self) {
+        for receiver in &self.receivers {
+            receiver.order(ReceiveOrder::Leaving);
+        }
     }
 
     /// Ends a participant's media; what was measured stays.

@@ -56,6 +56,8 @@ pub enum ReceiveOrder {
     Connect(Box<ReceiveLeg>),
     /// The schedule begins at that time.
     Begin(u64),
+    /// Calls are about to be ended.
+    Leaving,
     /// A leg ends.
     Close(u32),
     /// All ends.
@@ -156,6 +158,7 @@ impl ReceiveThread {
             match order {
                 ReceiveOrder::Connect(leg) => self.connect(*leg),
                 ReceiveOrder::Begin(at) => self.desk.watch.begin(Duration::from_micros(at)),
+                ReceiveOrder::Leaving => self.desk.leaving = true,
                 ReceiveOrder::Close(participant) => self.close(participant),
                 ReceiveOrder::Stop => return true,
             }
