@@ -3,6 +3,7 @@
 
 use std::io;
 
+use switch_core::worker::{Job, Outlet};
 use switch_core::{Batch, Transmit};
 
 use crate::mmsg::{Message, Room};
@@ -27,6 +28,70 @@ pub struct Outcome {
     pub sent: usize,
     /// Datagrams it did not take: a buffer is full, or nothing leads there.
     pub failed: usize,
+}
+
+impl Outcome {
+    fn add(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.failed += other.failed;
+    }
+}
+
+/// Sends for a worker that is still making more.
+pub struct Outbox<'a> {
+    /// For the calls of the worker's own thread.
+    pub room: &'a mut Room,
+    /// The worker's.
+    pub sockets: &'a Sockets,
+    /// A batch for each thread that may help with a burst.
+    pub lanes: &'a mut [Batch],
+    /// What came of it so far.
+    pub outcome: &'a mut Outcome,
+}
+
+impl Outlet for Outbox<'_> {
+    fn send(&mut self, batch: &mut Batch) {
+        batch.group();
+        self.outcome.add(send(self.room, batch, self.sockets));
+        batch.clear();
+    }
+
+    fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    fn spread(&mut self, mut jobs: Vec<Job<'_>>) {
+        let sockets = self.sockets;
+        let run = |job: Job<'_>, batch: &mut Batch, room: &mut Room| {
+            let mut outcome = Outcome::default();
+            job(batch, &mut |batch: &mut Batch| {
+                batch.group();
+                outcome.add(send(room, batch, sockets));
+                batch.clear();
+            });
+            outcome
+        };
+        let own = jobs.pop();
+        let mut batches = self.lanes.iter_mut();
+        let first = batches.next();
+        let others = std::thread::scope(|scope| {
+            let started: Vec<_> = jobs
+                .into_iter()
+                .zip(batches)
+                .map(|(job, batch)| scope.spawn(move || run(job, batch, &mut Room::default())))
+                .collect();
+            if let Some((job, batch)) = own.zip(first) {
+                self.outcome.add(run(job, batch, self.room));
+            }
+            // A panic there is this worker's.
+            let ends = started.into_iter().map(|thread| thread.join());
+            ends.collect::<Result<Vec<_>, _>>()
+        });
+        match others {
+            Ok(outcomes) => outcomes.into_iter().for_each(|o| self.outcome.add(o)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
 }
 
 /// Sends all of a batch whose datagrams are grouped by receiver.

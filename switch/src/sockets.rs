@@ -4,13 +4,12 @@
 //! that one: a check answered from another is no answer (RFC 8445 §7.2.5.2.1). So the core is told of one shared
 //! socket for each address that is reached, and a plain port sends from the address its peer was told.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
@@ -31,7 +30,7 @@ pub struct Media {
     state: UdpSocketState,
     port: u16,
     /// Datagrams one send may hold.
-    segments: Cell<usize>,
+    segments: AtomicUsize,
     /// On every address of the machine.
     any: bool,
     /// Told when the worker has read: only then may the socket be announced again, so that the
@@ -58,7 +57,7 @@ impl Media {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let port = socket.local_addr()?.port();
         Ok(Self {
-            segments: Cell::new(state.max_gso_segments()),
+            segments: AtomicUsize::new(state.max_gso_segments()),
             socket,
             state,
             port,
@@ -98,12 +97,12 @@ impl Media {
 
     /// A segmented send was refused: from now on datagrams go one by one.
     pub fn on_segments_refused(&self) {
-        self.segments.set(1);
+        self.segments.store(1, Ordering::Relaxed);
     }
 
     /// How many datagrams one send may hold.
     pub fn segments(&self) -> usize {
-        self.segments.get()
+        self.segments.load(Ordering::Relaxed)
     }
 }
 
@@ -159,7 +158,7 @@ impl PortRange {
 
 /// A socket, and the task that reads it.
 struct Reader {
-    media: Rc<Media>,
+    media: Arc<Media>,
     task: JoinHandle<()>,
     /// What leaves it leaves from here.
     source: Option<IpAddr>,
@@ -187,7 +186,7 @@ pub struct Sockets {
     cards: Vec<Card>,
     buffer: usize,
     /// Sockets that have something to read.
-    ready: mpsc::UnboundedSender<(SocketId, Rc<Media>)>,
+    ready: mpsc::UnboundedSender<(SocketId, Arc<Media>)>,
 }
 
 impl Sockets {
@@ -199,7 +198,7 @@ impl Sockets {
         config: &Config,
         worker: usize,
         range: Arc<PortRange>,
-        ready: mpsc::UnboundedSender<(SocketId, Rc<Media>)>,
+        ready: mpsc::UnboundedSender<(SocketId, Arc<Media>)>,
     ) -> Result<Self, (SocketAddr, io::Error)> {
         let mut sockets = Self {
             open: HashMap::new(),
@@ -230,7 +229,7 @@ impl Sockets {
     }
 
     /// The socket of that id, and the address to send from.
-    pub fn get(&self, id: SocketId) -> Option<(&Rc<Media>, Option<IpAddr>)> {
+    pub fn get(&self, id: SocketId) -> Option<(&Arc<Media>, Option<IpAddr>)> {
         if let Some((shared, local)) = self.called.get(&id) {
             let reader = self.open.get(shared)?;
             return Some((&reader.media, Some(*local)));
@@ -266,11 +265,11 @@ impl Sockets {
     fn add(&mut self, media: Media, source: Option<IpAddr>) -> SocketId {
         let id = SocketId(self.next);
         self.next += 1;
-        let media = Rc::new(media);
+        let media = Arc::new(media);
         let ready = self.ready.clone();
-        let read = Rc::clone(&media);
+        let read = Arc::clone(&media);
         let task = tokio::task::spawn_local(async move {
-            while read.readable().await.is_ok() && ready.send((id, Rc::clone(&read))).is_ok() {
+            while read.readable().await.is_ok() && ready.send((id, Arc::clone(&read))).is_ok() {
                 read.served.notified().await;
             }
         });

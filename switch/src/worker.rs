@@ -3,12 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn_udp::RecvMeta;
+use switch_core::Batch;
 use switch_core::dtls::Identity;
 use switch_core::worker::{ApplyError, Ports as _, SocketId, Worker, WorkerConfig, WorkerStats};
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::metrics;
 use crate::mmsg::Room;
-use crate::outbox;
+use crate::outbox::{self, Outbox, Outcome};
 use crate::sockets::{Media, PortRange, Sockets};
 
 /// Datagrams read at once.
@@ -157,12 +157,14 @@ fn run(
         };
         let told = sockets.webrtc().into_iter().flat_map(|(_, told)| told);
         let told = told.collect();
+        let lanes = config.workers();
         let core = Worker::new(worker_config(&config), identity, rand::random());
         let shell = Shell {
             core: RefCell::new(core),
             sockets: RefCell::new(sockets),
             received: RefCell::new(Inbox::new()),
             room: RefCell::default(),
+            lanes: RefCell::new((0..lanes).map(|_| Batch::new()).collect()),
             told: Cell::default(),
             gauges,
             events,
@@ -207,6 +209,8 @@ struct Shell {
     sockets: RefCell<Sockets>,
     received: RefCell<Inbox>,
     room: RefCell<Room>,
+    /// Batches of the threads that make a burst for thousands together; one of them is the worker's own.
+    lanes: RefCell<Vec<Batch>>,
     /// What the metrics know of the core's counters.
     told: Cell<WorkerStats>,
     gauges: Arc<Gauges>,
@@ -217,7 +221,7 @@ impl Shell {
     async fn run(
         &self,
         mut inbox: mpsc::UnboundedReceiver<Command>,
-        mut readable: mpsc::UnboundedReceiver<(SocketId, Rc<Media>)>,
+        mut readable: mpsc::UnboundedReceiver<(SocketId, Arc<Media>)>,
     ) {
         loop {
             // Before the select, not in it: on a busy worker something is always readable.
@@ -302,6 +306,9 @@ impl Shell {
         let now = Instant::now();
         let mut core = self.core.borrow_mut();
         let mut sockets = self.sockets.borrow_mut();
+        let mut room = self.room.borrow_mut();
+        let mut lanes = self.lanes.borrow_mut();
+        let mut outcome = Outcome::default();
         let before = core.stats().received;
         let mut received = batch
             .buffers
@@ -318,8 +325,15 @@ impl Shell {
             let datagrams =
                 pieces.flat_map(|(buffer, meta)| buffer[..meta.len].chunks_mut(meta.stride.max(1)));
             let id = sockets.reached_at(id, first.dst_ip);
-            core.handle_datagrams(now, id, first.addr, datagrams);
+            let mut outbox = Outbox {
+                room: &mut room,
+                sockets: &sockets,
+                lanes: &mut lanes,
+                outcome: &mut outcome,
+            };
+            core.handle_datagrams(now, id, first.addr, datagrams, &mut outbox);
         }
+        metrics::sent(outcome.sent, outcome.failed);
         let packets = core.stats().received - before;
         metrics::received(packets);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::slot::{InPacket, Scratch, Slot};
 use crate::{AudioCodec, LegKey, Level, SourceId, TransportIndex};
 
 /// An RTP packet to be sent, in parts so that no intermediate copy is made:
@@ -37,6 +38,26 @@ pub trait Egress {
     fn rtp(&mut self, leg: LegKey, transport: TransportIndex, packet: RtpOut<'_>);
     /// One compound (or reduced-size, RFC 5506) RTCP packet.
     fn rtcp(&mut self, leg: LegKey, transport: TransportIndex, compound: &[u8]);
+    /// Packets of one stream to the slots it fills, by their places in `slots`; whether one of them waits for a key frame.
+    fn fan_out(
+        &mut self,
+        now: Instant,
+        packets: &[InPacket<'_>],
+        direct: &[u32],
+        slots: &mut [Option<Slot>],
+        scratch: &mut Scratch,
+    ) -> bool
+    where
+        Self: Sized,
+    {
+        let mut waits = false;
+        for &s in direct {
+            if let Some(slot) = slots[s as usize].as_mut() {
+                waits |= slot.send_all(now, packets, scratch, self);
+            }
+        }
+        waits
+    }
 }
 
 /// A received audio frame, for decoding.

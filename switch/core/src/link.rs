@@ -106,6 +106,40 @@ pub fn is_media(datagram: &[u8]) -> bool {
     matches!(datagram.first(), Some(128..=191))
 }
 
+/// What a link sends RTP with.
+pub struct Sending<'a> {
+    socket: SocketId,
+    remote: SocketAddr,
+    order: u32,
+    /// `None`: in the clear.
+    sealer: Option<&'a mut Sealer>,
+}
+
+impl Sending<'_> {
+    /// Seals an RTP packet into the batch; `false` where it cannot be.
+    pub fn rtp(&mut self, packet: RtpOut<'_>, batch: &mut Batch) -> bool {
+        let Self {
+            socket,
+            remote,
+            order,
+            sealer,
+        } = self;
+        let parts = [packet.header, packet.prefix, packet.payload];
+        let extra = sealer.as_ref().map_or(0, |s| s.profile().rtp_overhead());
+        batch.push_with(
+            *socket,
+            *order,
+            *remote,
+            &parts,
+            extra,
+            |buffer, len| match sealer {
+                Some(sealer) => sealer.seal_rtp(buffer, len).ok(),
+                None => Some(len),
+            },
+        )
+    }
+}
+
 /// One transport of a leg.
 pub struct Link {
     spec: Spec,
@@ -322,24 +356,22 @@ impl Link {
         None
     }
 
+    /// What RTP is sent with now; `None` where nothing can be sent.
+    pub fn sending(&mut self) -> Option<Sending<'_>> {
+        let (socket, remote) = self.rtp.path()?;
+        let sealer = self.rtp.sealer.as_mut();
+        (sealer.is_some() || !self.rtp.secured).then_some(Sending {
+            socket,
+            remote,
+            order: self.order,
+            sealer,
+        })
+    }
+
     /// Seals an RTP packet into the batch; `false` where it cannot be sent.
     pub fn send_rtp(&mut self, packet: RtpOut<'_>, batch: &mut Batch) -> bool {
-        let Some((socket, remote)) = self.rtp.path() else {
-            return false;
-        };
-        let parts = [packet.header, packet.prefix, packet.payload];
-        match (&mut self.rtp.sealer, self.rtp.secured) {
-            (Some(sealer), _) => {
-                let extra = sealer.profile().rtp_overhead();
-                batch.push_with(socket, self.order, remote, &parts, extra, |buffer, len| {
-                    sealer.seal_rtp(buffer, len).ok()
-                })
-            }
-            (None, true) => false,
-            (None, false) => {
-                batch.push_with(socket, self.order, remote, &parts, 0, |_, len| Some(len))
-            }
-        }
+        self.sending()
+            .is_some_and(|mut sending| sending.rtp(packet, batch))
     }
 
     /// Seals a compound RTCP packet into the batch; `false` where it cannot be sent.

@@ -259,6 +259,21 @@ impl Slot {
         self.timeline.last()
     }
 
+    /// Sends packets of the source that fills the slot; whether it waits for a key frame.
+    pub fn send_all<E: Egress>(
+        &mut self,
+        now: Instant,
+        packets: &[InPacket<'_>],
+        scratch: &mut Scratch,
+        out: &mut E,
+    ) -> bool {
+        let mut waits = false;
+        for packet in packets {
+            waits |= self.send(now, packet, scratch, out) == Sent::NeedsKeyframe;
+        }
+        waits
+    }
+
     /// Sends a packet of the source that fills the slot.
     pub fn send<E: Egress>(
         &mut self,

@@ -30,8 +30,25 @@ struct Entry {
 /// no room for. A meeting of a thousand makes a thousand of one packet.
 pub const MAX_BATCH: usize = 32_768;
 
+/// See [`Batch::is_enough`]. Higher: more is read back from further away; lower: more system calls.
+const ENOUGH: usize = 256 << 10;
+
 /// Bytes a [`Batch`] holds at most.
 const MAX_BATCH_BYTES: usize = 48 << 20;
+
+/// Where a worker sends while it is still making more: what was just sealed is then still in the processor's cache, and
+/// a meeting of thousands may be made by several threads.
+pub trait Outlet {
+    /// Sends all of a batch; it is empty then.
+    fn send(&mut self, batch: &mut Batch);
+    /// How many threads may make and send one burst together.
+    fn lanes(&self) -> usize;
+    /// Does jobs at once, as many as there are lanes at most; all are done when it returns.
+    fn spread(&mut self, jobs: Vec<Job<'_>>);
+}
+
+/// A part of a burst: made into the batch, which is sent with the other argument and empty then.
+pub type Job<'a> = Box<dyn FnOnce(&mut Batch, &mut dyn FnMut(&mut Batch)) + Send + 'a>;
 
 impl Default for Batch {
     fn default() -> Self {
@@ -72,6 +89,12 @@ impl Batch {
         self.entries.is_empty()
     }
 
+    /// Enough to be sent before there is more: half of what a core's own cache holds.
+    #[must_use]
+    pub fn is_enough(&self) -> bool {
+        self.bytes.len() >= ENOUGH
+    }
+
     /// Dropped for want of room since the start.
     #[must_use]
     pub fn dropped(&self) -> u64 {
@@ -95,7 +118,9 @@ impl Batch {
     /// receiver and needs nothing; what several streams have sent does.
     pub fn group(&mut self) {
         if !self.grouped {
-            self.entries.sort_by_key(|entry| entry.receiver);
+            // By place too: a stable sort would allocate.
+            self.entries
+                .sort_unstable_by_key(|entry| (entry.receiver, entry.start));
             self.grouped = true;
         }
     }

@@ -22,14 +22,17 @@ use crate::meeting::{Burst, Meeting, MeetingConfig, WallClock};
 use crate::rendition::Renditions;
 use crate::{Batch, LegKey, MeetingError, TransportIndex, stun};
 
+mod egress;
 mod hosted;
 mod plain;
 mod transports;
 
-pub use crate::transmit::{SocketId, Transmit};
+pub use crate::transmit::{Job, Outlet, SocketId, Transmit};
+pub use egress::SPREAD_FROM;
 pub use transports::{PlainPorts, Ports};
 
-use hosted::{Hosted, Out};
+use egress::Out;
+use hosted::Hosted;
 use plain::PlainPool;
 use transports::{LegLinks, Links, Made, Maker, PortUse, change, local_transport, sockets};
 
@@ -612,7 +615,7 @@ impl Worker {
         remote: SocketAddr,
         bytes: &mut [u8],
     ) {
-        self.handle_datagrams(now, socket, remote, [bytes]);
+        self.handle(now, socket, remote, [bytes], None);
     }
 
     /// Handles datagrams that came together from one peer to one socket, in order; they are decrypted in place. What
@@ -623,6 +626,18 @@ impl Worker {
         socket: SocketId,
         remote: SocketAddr,
         datagrams: impl IntoIterator<Item = &'a mut [u8]>,
+        outlet: &mut dyn Outlet,
+    ) {
+        self.handle(now, socket, remote, datagrams, Some(outlet));
+    }
+
+    fn handle<'a>(
+        &mut self,
+        now: Instant,
+        socket: SocketId,
+        remote: SocketAddr,
+        datagrams: impl IntoIterator<Item = &'a mut [u8]>,
+        mut outlet: Option<&mut (dyn Outlet + '_)>,
     ) {
         let mut burst = Burst::default();
         let mut last: Option<Owner> = None;
@@ -635,14 +650,16 @@ impl Worker {
                 continue;
             };
             if last.is_some_and(|last| last.meeting != owner.meeting) {
-                self.forward(now, last, &mut burst);
+                self.forward(now, last, &mut burst, outlet.as_deref_mut());
             }
             last = Some(owner);
-            self.take(now, owner, socket, remote, bytes, &mut burst);
+            let outlet = outlet.as_deref_mut();
+            self.take(now, owner, socket, remote, bytes, &mut burst, outlet);
         }
-        self.forward(now, last, &mut burst);
+        self.forward(now, last, &mut burst, outlet.as_deref_mut());
     }
 
+    #[allow(clippy::too_many_arguments)] // a datagram's, and where it goes
     fn take<'a>(
         &mut self,
         now: Instant,
@@ -651,6 +668,7 @@ impl Worker {
         remote: SocketAddr,
         bytes: &'a mut [u8],
         burst: &mut Burst<'a>,
+        outlet: Option<&mut (dyn Outlet + '_)>,
     ) {
         let Some(hosted) = self.meetings[owner.meeting as usize].as_mut() else {
             return;
@@ -664,6 +682,7 @@ impl Worker {
             links: &mut hosted.links,
             batch: &mut self.batch,
             unsendable: &mut self.stats.unsendable,
+            outlet,
         };
         match received {
             Received::Rtp(len) => hosted.meeting.take_rtp(
@@ -687,13 +706,20 @@ impl Worker {
     }
 
     /// Forwards what has gathered of one meeting, and passes on what it tells.
-    fn forward(&mut self, now: Instant, owner: Option<Owner>, burst: &mut Burst<'_>) {
+    fn forward(
+        &mut self,
+        now: Instant,
+        owner: Option<Owner>,
+        burst: &mut Burst<'_>,
+        outlet: Option<&mut (dyn Outlet + '_)>,
+    ) {
         let Some(owner) = owner else { return };
         if let Some(hosted) = self.meetings[owner.meeting as usize].as_mut() {
             let mut out = Out {
                 links: &mut hosted.links,
                 batch: &mut self.batch,
                 unsendable: &mut self.stats.unsendable,
+                outlet,
             };
             hosted.meeting.forward(now, burst, &mut out);
         }
@@ -873,6 +899,7 @@ impl Worker {
                     links: &mut hosted.links,
                     batch: &mut self.batch,
                     unsendable: &mut self.stats.unsendable,
+                    outlet: None,
                 };
                 hosted
                     .meeting

@@ -2,14 +2,20 @@
 #![allow(unsafe_code)]
 
 mod common;
+mod peer;
+mod rig;
 
 use common::*;
+use control::{DtlsRole, SrtpSuite};
+use rig::{Client, Kind, LOUD, meet};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::{Duration, Instant};
+use switch_core::srtp::Profile;
+use switch_core::worker::{Job, Outlet};
 use switch_core::{
-    AudioCodec, Egress, LegKey, Level, MediaFrame, RenditionFrame, RtpOut, SourceId, Transcoder,
-    TransportIndex,
+    AudioCodec, Batch, Egress, LegKey, Level, MediaFrame, RenditionFrame, RtpOut, SourceId,
+    Transcoder, TransportIndex,
 };
 
 thread_local! {
@@ -53,6 +59,23 @@ impl Egress for Sink {
 
     fn rtcp(&mut self, _: LegKey, _: TransportIndex, compound: &[u8]) {
         self.octets += compound.len() as u64;
+    }
+}
+
+/// An outlet that sends nothing.
+struct Discard;
+
+impl Outlet for Discard {
+    fn send(&mut self, batch: &mut Batch) {
+        batch.clear();
+    }
+
+    fn lanes(&self) -> usize {
+        1
+    }
+
+    fn spread(&mut self, _: Vec<Job<'_>>) {
+        unreachable!("one lane")
     }
 }
 
@@ -117,4 +140,49 @@ fn forwarding_audio_and_video_allocates_nothing() {
     });
     assert!(forwarded > 2_000, "{forwarded}");
     assert_eq!(counted, 0, "for {forwarded} packets sent");
+}
+
+#[test]
+fn a_worker_allocates_nothing_from_the_datagram_to_the_batch() {
+    let mut rig = rig::Rig::new();
+    let gcm = Profile::AeadAes128Gcm;
+    let mut clients: Vec<Client> = (1..=40)
+        .map(|number| match number % 4 {
+            0 => Client::new(number, Kind::Plain),
+            1 => Client::new(number, Kind::Sdes(SrtpSuite::AeadAes128Gcm, gcm)),
+            2 => Client::new(number, Kind::SdesIce),
+            _ => Client::new(number, Kind::DtlsIce(DtlsRole::Server)),
+        })
+        .collect();
+    meet(&mut rig, &mut clients);
+    for _ in 0..100 {
+        clients[3].say(&mut rig, LOUD);
+        rig.step(&mut clients);
+    }
+    let speaker = &clients[3];
+    assert!(matches!(speaker.kind, Kind::Plain));
+    let mut packets: Vec<Vec<u8>> = (0..500u16)
+        .map(|n| {
+            let sequence = speaker.sequence.wrapping_add(n);
+            let source = 0x1000 + speaker.source;
+            peer::rtp(source, sequence, u32::from(sequence) * 160, &[LOUD; 160])
+        })
+        .collect();
+    let mut sent = 0;
+    let counted = allocations(|| {
+        for pair in packets.chunks_mut(2) {
+            rig.now += Duration::from_millis(40);
+            while rig.worker.poll_timeout().is_some_and(|at| at <= rig.now) {
+                rig.worker.handle_timeout(rig.now);
+            }
+            let datagrams = pair.iter_mut().map(Vec::as_mut_slice);
+            let (now, from) = (rig.now, speaker.address);
+            rig.worker
+                .handle_datagrams(now, speaker.socket, from, datagrams, &mut Discard);
+            sent += rig.worker.batch().len();
+            rig.worker.clear_batch();
+        }
+    });
+    assert!(sent >= 500 * 39, "{sent}");
+    assert_eq!(counted, 0, "for {sent} packets sent");
 }

@@ -12,7 +12,7 @@ use crate::keyframe::is_keyframe;
 use crate::rewrite::Descriptor;
 use crate::rewrite::rtp::{StreamTag, ticks};
 use crate::rtp::RtpView;
-use crate::slot::{InPacket, Kind, Sent};
+use crate::slot::{InPacket, Kind};
 use crate::stats::Arrival;
 use crate::{Egress, LegKey, Level, MediaFrame, Transcoder, TransportIndex};
 
@@ -92,13 +92,11 @@ impl Meeting {
             return;
         };
         let mut wanted = false;
-        for &s in stream.iter().flat_map(|stream| &stream.direct) {
-            if let Some(slot) = self.slots[s as usize].as_mut() {
-                for packet in &burst.packets {
-                    let sent = slot.send(now, packet, &mut self.scratch, out);
-                    wanted |= sent == Sent::NeedsKeyframe;
-                }
-            }
+        if let Some(stream) = stream
+            && !burst.packets.is_empty()
+        {
+            let (slots, scratch) = (&mut self.slots, &mut self.scratch);
+            wanted = out.fan_out(now, &burst.packets, &stream.direct, slots, scratch);
         }
         burst.packets.clear();
         if wanted {

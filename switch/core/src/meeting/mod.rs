@@ -35,7 +35,7 @@ use leg::Leg;
 use stream::Stream;
 
 /// Most legs of a meeting.
-pub const MAX_LEGS: usize = 4_096;
+pub const MAX_LEGS: usize = 8_192;
 
 /// Most events kept for the owner; the oldest goes first.
 pub const MAX_EVENTS: usize = 4_096;

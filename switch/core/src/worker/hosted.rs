@@ -5,36 +5,12 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use super::WorkerStats;
+use super::egress::Out;
 use super::transports::Links;
 use crate::link::LinkEvent;
 use crate::meeting::Meeting;
 use crate::rendition::Renditions;
-use crate::{Batch, Egress, LegKey, RtpOut, TransportIndex};
-
-/// Seals what the meeting sends.
-pub(super) struct Out<'a> {
-    pub(super) links: &'a mut Links,
-    pub(super) batch: &'a mut Batch,
-    pub(super) unsendable: &'a mut u64,
-}
-
-impl Egress for Out<'_> {
-    fn rtp(&mut self, leg: LegKey, transport: TransportIndex, packet: RtpOut<'_>) {
-        let sent = self
-            .links
-            .link(leg, transport)
-            .is_some_and(|link| link.send_rtp(packet, self.batch));
-        *self.unsendable += u64::from(!sent);
-    }
-
-    fn rtcp(&mut self, leg: LegKey, transport: TransportIndex, compound: &[u8]) {
-        let sent = self
-            .links
-            .link(leg, transport)
-            .is_some_and(|link| link.send_rtcp(compound, self.batch));
-        *self.unsendable += u64::from(!sent);
-    }
-}
+use crate::{Batch, LegKey, TransportIndex};
 
 /// A meeting with everything it needs.
 pub(super) struct Hosted {
@@ -90,6 +66,7 @@ impl Hosted {
                         links: &mut self.links,
                         batch,
                         unsendable: &mut stats.unsendable,
+                        outlet: None,
                     };
                     self.meeting.handle_connected(now, leg, transport, &mut out);
                 }
