@@ -7,7 +7,8 @@
 //! Workers share nothing. The shell owns sockets, clock and threads; it feeds datagrams and the
 //! owner's requests in, and sends what the batch holds.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,6 +121,8 @@ pub struct Worker {
     rng: ChaCha12Rng,
     meetings: Vec<Option<Hosted>>,
     by_id: BTreeMap<String, u32>,
+    /// Meetings by when they are due; entries that no longer hold are passed over when their time comes.
+    agenda: BinaryHeap<Reverse<(Instant, u32)>>,
     sockets: HashMap<SocketId, Owner>,
     pairs: HashMap<(SocketId, SocketAddr), Owner>,
     ufrags: HashMap<String, Owner>,
@@ -158,6 +161,7 @@ impl Worker {
             rng: ChaCha12Rng::from_seed(seed),
             meetings: Vec::new(),
             by_id: BTreeMap::new(),
+            agenda: BinaryHeap::new(),
             sockets: HashMap::new(),
             pairs: HashMap::new(),
             ufrags: HashMap::new(),
@@ -238,6 +242,7 @@ impl Worker {
             renditions: Renditions::new(),
             links: Links::default(),
             link_due: now + LINK_TICK,
+            scheduled: None,
         };
         let free = self.meetings.iter().position(Option::is_none);
         let slot = free.unwrap_or_else(|| {
@@ -253,6 +258,9 @@ impl Worker {
     fn drop_meeting(&mut self, slot: u32) {
         if let Some(hosted) = self.meetings[slot as usize].take() {
             self.by_id.remove(&hosted.id);
+        }
+        if self.by_id.is_empty() {
+            self.agenda.clear();
         }
     }
 
@@ -335,6 +343,7 @@ impl Worker {
             self.collect_events(slot);
             self.end(slot, now, ports);
         }
+        self.schedule(slot);
         Ok(states)
     }
 
@@ -724,6 +733,7 @@ impl Worker {
             hosted.meeting.forward(now, burst, &mut out);
         }
         self.collect_events(owner.meeting);
+        self.schedule(owner.meeting);
     }
 
     fn owner(
@@ -882,31 +892,53 @@ impl Worker {
     /// When [`Worker::handle_timeout`] is due; `None` without meetings.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.meetings.iter().flatten().map(Hosted::due).min()
+        self.agenda.peek().map(|Reverse((due, _))| *due)
+    }
+
+    /// Enters a meeting into the agenda, should it be due sooner than it stands there.
+    fn schedule(&mut self, slot: u32) {
+        if let Some(hosted) = self.meetings[slot as usize].as_mut() {
+            let due = hosted.due();
+            if hosted.scheduled.is_none_or(|scheduled| due < scheduled) {
+                hosted.scheduled = Some(due);
+                self.agenda.push(Reverse((due, slot)));
+            }
+        }
     }
 
     /// Does everything that has become due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for slot in 0..self.meetings.len() {
-            let due = self.meetings[slot].as_ref().map(Hosted::due);
-            if due.is_none_or(|due| due > now) {
+        while let Some(Reverse((at, slot))) = self.agenda.peek().copied()
+            && at <= now
+        {
+            self.agenda.pop();
+            let place = self.meetings[slot as usize].as_mut();
+            // Entered again sooner, or gone: another entry stands for it, or none.
+            let Some(hosted) = place.filter(|hosted| hosted.scheduled == Some(at)) else {
                 continue;
+            };
+            hosted.scheduled = None;
+            if hosted.due() <= now {
+                self.handle_meeting_timeout(slot, now);
             }
-            let slot = slot as u32;
-            self.tick_links(slot, now);
-            if let Some(hosted) = self.meetings[slot as usize].as_mut() {
-                let mut out = Out {
-                    links: &mut hosted.links,
-                    batch: &mut self.batch,
-                    unsendable: &mut self.stats.unsendable,
-                    outlet: None,
-                };
-                hosted
-                    .meeting
-                    .handle_timeout(now, &mut out, &mut hosted.renditions);
-            }
-            self.collect_events(slot);
+            self.schedule(slot);
         }
+    }
+
+    fn handle_meeting_timeout(&mut self, slot: u32, now: Instant) {
+        self.tick_links(slot, now);
+        if let Some(hosted) = self.meetings[slot as usize].as_mut() {
+            let mut out = Out {
+                links: &mut hosted.links,
+                batch: &mut self.batch,
+                unsendable: &mut self.stats.unsendable,
+                outlet: None,
+            };
+            hosted
+                .meeting
+                .handle_timeout(now, &mut out, &mut hosted.renditions);
+        }
+        self.collect_events(slot);
     }
 
     fn tick_links(&mut self, slot: u32, now: Instant) {

@@ -19,6 +19,8 @@ pub(super) struct Hosted {
     pub(super) renditions: Renditions,
     pub(super) links: Links,
     pub(super) link_due: Instant,
+    /// When it stands in the worker's agenda.
+    pub(super) scheduled: Option<Instant>,
 }
 
 impl Hosted {
