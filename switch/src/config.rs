@@ -30,7 +30,8 @@ pub struct Config {
     pub advertise: Vec<IpAddr>,
     /// First UDP port for browsers (ICE); one port a worker. 0 takes free ones.
     pub webrtc_port: u16,
-    /// First and last UDP port for phones; two ports a phone and kind of media. [0, 0] takes free ones.
+    /// First and last UDP port for phones. Phones whose address is known share a few ports of each worker; one behind NAT
+    /// has two of its own for each kind of media. [0, 0] takes free ones.
     pub plain_ports: [u16; 2],
     /// Worker threads; 0: one a core. A meeting lives on one worker.
     pub workers: usize,

@@ -109,10 +109,27 @@ impl State {
         self.placements.lock().len()
     }
 
-    /// Share of the capacity in use, 0..=1.
+    /// How much of this switch is used up, per mille: of its capacity, or of the time of its least busy worker, where that
+    /// is more. Time counts from a half on and in steps, as each change is a write to the cluster's store.
     #[must_use]
-    pub fn load(&self) -> f64 {
-        self.legs() as f64 / self.capacity as f64
+    pub fn load(&self) -> u32 {
+        let legs = self.legs() * 1_000 / self.capacity.max(1);
+        let least = self.busy().min().unwrap_or(0);
+        let time = if least < 500 { 0 } else { least / 50 * 50 };
+        u32::try_from(legs).unwrap_or(u32::MAX).max(time)
+    }
+
+    /// Per mille of the last second that each worker computed.
+    fn busy(&self) -> impl Iterator<Item = u32> {
+        let workers = self.workers.read();
+        let busy = |worker: &WorkerHandle| worker.gauges.busy.load(Ordering::Relaxed);
+        workers.iter().map(busy).collect::<Vec<_>>().into_iter()
+    }
+
+    /// Tells what this switch holds, and how busy it is.
+    fn tell(&self) {
+        metrics::holds(self.meetings(), self.legs(), self.ports());
+        metrics::busy(self.busy().max().unwrap_or(0));
     }
 
     /// The workers, to be stopped; from now on nothing is applied.
@@ -197,7 +214,7 @@ impl State {
         }
     }
 
-    /// The worker of a meeting; a new meeting goes to the one with the fewest legs. Epochs below the highest seen are
+    /// The worker of a meeting; a new meeting goes to the one with the fewest legs among those with time left. Epochs below the highest seen are
     /// refused here already, before anything is done.
     fn place(&self, request: &control::ApplyRequest) -> Result<usize, Status> {
         let mut placements = self.placements.lock();
@@ -218,7 +235,10 @@ impl State {
             return Err(stale(*highest));
         }
         drop(ended);
-        let load = |w: &WorkerHandle| w.gauges.legs.load(Ordering::Relaxed);
+        let load = |w: &WorkerHandle| {
+            let legs = w.gauges.legs.load(Ordering::Relaxed);
+            (w.gauges.is_saturated(), legs)
+        };
         let workers = self.workers.read();
         let worker = (0..workers.len())
             .min_by_key(|i| load(&workers[*i]))
@@ -275,7 +295,7 @@ impl State {
                 self.remember_ended(id, epoch);
             }
         }
-        metrics::holds(self.meetings(), self.legs(), self.ports());
+        self.tell();
     }
 
     fn remember_ended(&self, meeting: String, epoch: u64) {
@@ -313,6 +333,12 @@ impl State {
                 "this switch has lost its lease and takes no new meeting",
             ));
         }
+        let all_saturated = || self.workers.read().iter().all(|w| w.gauges.is_saturated());
+        if !known && !request.legs.is_empty() && all_saturated() {
+            return Err(Status::unavailable(
+                "this switch has no time left for a new meeting",
+            ));
+        }
         if !request.legs.is_empty() && self.legs() >= self.capacity && !known {
             return Err(Status::resource_exhausted("this switch is full"));
         }
@@ -328,14 +354,19 @@ impl State {
         let worker = self.place(&request)?;
         let (reply, answer) = oneshot::channel();
         let ended = || Status::unavailable("this switch is stopping");
-        let (commands, own) = self
+        let (commands, gauges) = self
             .workers
             .read()
             .get(worker)
-            .map(|w| (w.commands.clone(), w.gauges.legs.load(Ordering::Relaxed)))
+            .map(|w| (w.commands.clone(), Arc::clone(&w.gauges)))
             .ok_or_else(ended)?;
+        let own = gauges.legs.load(Ordering::Relaxed);
         let elsewhere = self.legs().saturating_sub(own);
-        let most = self.capacity.saturating_sub(elsewhere);
+        // A worker without time left takes no more legs, so that those it has are not spoilt.
+        let most = match gauges.is_saturated() {
+            true => own,
+            false => self.capacity.saturating_sub(elsewhere),
+        };
         commands
             .send(Command::Apply(Box::new(request), most, reply))
             .map_err(|_| ended())?;
@@ -346,7 +377,7 @@ impl State {
         } else if !known && result.is_err() {
             self.placements.lock().remove(&meeting);
         }
-        metrics::holds(self.meetings(), self.legs(), self.ports());
+        self.tell();
         match result {
             Ok(legs) => Ok(control::ApplyResponse {
                 instance: self.instance.clone(),
@@ -420,5 +451,95 @@ impl control::switch_server::Switch for ControlService {
         Ok(Response::new(
             self.0.inspect(&request.into_inner().meeting).await,
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::{Gauges, SATURATED};
+
+    /// A switch of workers that say yes to everything, and how many legs each was allowed when last asked.
+    fn stand_ins(
+        count: usize,
+    ) -> (
+        State,
+        Vec<Arc<Gauges>>,
+        mpsc::UnboundedReceiver<(usize, usize)>,
+    ) {
+        let (asked, log) = mpsc::unbounded_channel();
+        let mut workers = Vec::new();
+        let mut all = Vec::new();
+        for number in 0..count {
+            let (commands, mut inbox) = mpsc::unbounded_channel();
+            let gauges = Arc::new(Gauges::default());
+            workers.push(WorkerHandle::stand_in(commands, Arc::clone(&gauges)));
+            all.push(gauges);
+            let asked = asked.clone();
+            tokio::spawn(async move {
+                while let Some(Command::Apply(_, most, reply)) = inbox.recv().await {
+                    let _ = asked.send((number, most));
+                    let _ = reply.send(Ok(Vec::new()));
+                }
+            });
+        }
+        let state = State::new("instance".into(), vec![1; 32], 100, workers);
+        state.registered.store(true, Ordering::Relaxed);
+        (state, all, log)
+    }
+
+    fn join(meeting: &str) -> control::ApplyRequest {
+        control::ApplyRequest {
+            version: control::VERSION,
+            member: "m".into(),
+            meeting: meeting.into(),
+            epoch: 1,
+            legs: vec![control::Leg::default()],
+            ..Default::default()
+        }
+    }
+
+    fn set(gauges: &Gauges, legs: usize, busy: u32) {
+        gauges.legs.store(legs, Ordering::Relaxed);
+        gauges.busy.store(busy, Ordering::Relaxed);
+    }
+
+    #[tokio::test]
+    async fn a_saturated_worker_keeps_its_legs_and_gets_no_more() {
+        let (state, gauges, mut log) = stand_ins(2);
+        state.apply(join("a")).await.unwrap();
+        assert_eq!(log.recv().await, Some((0, 100)));
+        set(&gauges[0], 10, SATURATED);
+        state.apply(join("a")).await.unwrap();
+        assert_eq!(log.recv().await, Some((0, 10)), "those it has");
+        set(&gauges[1], 50, SATURATED - 1);
+        state.apply(join("b")).await.unwrap();
+        assert_eq!(log.recv().await, Some((1, 90)), "to the one with time left");
+        set(&gauges[1], 50, SATURATED);
+        let refused = state.apply(join("c")).await.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            tonic::Code::Unavailable,
+            "another switch may do"
+        );
+        set(&gauges[0], 10, 100);
+        state.apply(join("a")).await.unwrap();
+        assert_eq!(log.recv().await, Some((0, 50)), "there is time again");
+    }
+
+    #[tokio::test]
+    async fn managers_are_told_the_larger_of_capacity_and_time_used_up() {
+        let (state, gauges, _log) = stand_ins(2);
+        set(&gauges[0], 20, 400);
+        set(&gauges[1], 10, 990);
+        assert_eq!(state.load(), 300, "one worker has time left");
+        set(&gauges[0], 20, 730);
+        assert_eq!(
+            state.load(),
+            700,
+            "in steps, as each is written to the store"
+        );
+        set(&gauges[0], 20, 0);
+        assert_eq!(state.load(), 300);
     }
 }

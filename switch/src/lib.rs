@@ -2,8 +2,10 @@
 
 #![deny(unsafe_code)] // but for mmsg.rs
 
+mod busy;
 mod config;
 mod control_server;
+mod fair;
 mod metrics;
 mod mmsg;
 mod outbox;

@@ -12,6 +12,9 @@ const STRANGERS: &str = "rostrum_switch_datagrams_from_strangers_total";
 const BAD: &str = "rostrum_switch_datagrams_bad_total";
 const UNSENDABLE: &str = "rostrum_switch_packets_unsendable_total";
 const OVERFLOWED: &str = "rostrum_switch_packets_overflowed_total";
+const OVERRUN: &str = "rostrum_switch_receive_overruns_total";
+const UNFAIR: &str = "rostrum_switch_datagrams_of_busy_meetings_dropped_total";
+const BUSY: &str = "rostrum_switch_busy_ratio";
 const LEGS: &str = "rostrum_switch_legs";
 const PORTS: &str = "rostrum_switch_plain_ports";
 const MEETINGS: &str = "rostrum_switch_meetings";
@@ -46,6 +49,21 @@ pub fn describe() {
         "Packets dropped because one burst made more than a worker sends at once"
     );
     describe_counter!(ERRORS, Unit::Count, "Errors reading media sockets");
+    describe_counter!(
+        OVERRUN,
+        Unit::Count,
+        "Media datagrams that the kernel had no room for before they could be read"
+    );
+    describe_counter!(
+        UNFAIR,
+        Unit::Count,
+        "Media datagrams dropped of meetings that send more than their share of a busy worker"
+    );
+    describe_gauge!(
+        BUSY,
+        Unit::Count,
+        "Share of the last second in which the busiest worker computed, 0..=1"
+    );
     describe_gauge!(LEGS, Unit::Count, "Legs on this switch");
     describe_gauge!(PORTS, Unit::Count, "UDP ports of plain RTP legs in use");
     describe_gauge!(MEETINGS, Unit::Count, "Meetings on this switch");
@@ -83,6 +101,25 @@ pub fn dropped(now: WorkerStats, before: WorkerStats) {
 /// A socket could not be read.
 pub fn receive_error() {
     counter!(ERRORS).increment(1);
+}
+
+/// The kernel had no room for datagrams that came.
+pub fn overrun(datagrams: u64) {
+    if datagrams > 0 {
+        counter!(OVERRUN).increment(datagrams);
+    }
+}
+
+/// Datagrams of meetings beyond their share were dropped.
+pub fn unfair(datagrams: u64) {
+    if datagrams > 0 {
+        counter!(UNFAIR).increment(datagrams);
+    }
+}
+
+/// How busy the busiest worker is, per mille.
+pub fn busy(per_mille: u32) {
+    gauge!(BUSY).set(f64::from(per_mille) / 1_000.0);
 }
 
 /// What the switch holds now.

@@ -1,4 +1,5 @@
-//! sendmmsg with UDP_SEGMENT and a source address, which no crate offers without `unsafe`; here is all there is of it.
+//! sendmmsg with UDP_SEGMENT and a source address, and a socket's count of lost datagrams, which no crate offers without
+//! `unsafe`; here is all there is of it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -87,6 +88,29 @@ impl Room {
             )
         };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+}
+
+/// Place of the drops among the numbers that SO_MEMINFO gives (linux/sock_diag.h).
+const SK_MEMINFO_DROPS: usize = 8;
+
+/// Datagrams that a socket had no room for since it was opened; wraps. 0 where the kernel does not say.
+pub fn overruns(socket: BorrowedFd<'_>) -> u32 {
+    let mut numbers = [0u32; SK_MEMINFO_DROPS + 1];
+    let mut len = mem::size_of_val(&numbers) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `len` bytes to `numbers`, which has so many, and then how many into `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            numbers.as_mut_ptr().cast(),
+            &mut len,
+        )
+    };
+    match result {
+        0 => numbers[SK_MEMINFO_DROPS],
+        _ => 0,
     }
 }
 
@@ -207,6 +231,19 @@ mod tests {
             assert_eq!(bytes, b"in parts");
             assert_eq!(Some(from.ip()), source);
         }
+    }
+
+    #[test]
+    fn what_a_full_socket_loses_is_counted() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let sender = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        assert_eq!(overruns(receiver.as_fd()), 0);
+        let to = receiver.local_addr().expect("bound");
+        for _ in 0..2_000 {
+            sender.send_to(&[0; 60_000], to).expect("sent");
+        }
+        let lost = overruns(receiver.as_fd());
+        assert!(lost > 0 && lost <= 2_000, "{lost}");
     }
 
     #[test]

@@ -64,7 +64,7 @@ pub async fn start(
 impl Registration {
     fn now(&self) -> (u32, bool) {
         (
-            (self.state.load() * 1000.0) as u32,
+            self.state.load(),
             self.state.draining.load(Ordering::Relaxed),
         )
     }

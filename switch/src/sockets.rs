@@ -9,8 +9,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::Mutex;
 use quinn_udp::{RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::config::{Card, Config, source_towards};
-use crate::mmsg::{Message, Room};
+use crate::mmsg::{Message, Room, overruns};
 
 /// One media socket.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Media {
     port: u16,
     /// Datagrams one send may hold.
     segments: AtomicUsize,
+    /// Datagrams it had no room for, when last asked.
+    overruns: AtomicU32,
     /// On every address of the machine.
     any: bool,
     /// Told when the worker has read: only then may the socket be announced again, so that the
@@ -48,9 +51,13 @@ impl Media {
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         }
-        // the kernel grants what it may; less is a risk of loss, not an error
-        let _ = socket.set_recv_buffer_size(buffer);
-        let _ = socket.set_send_buffer_size(buffer);
+        // the kernel grants what it may, and the administrator more; less is a risk of loss, not an error
+        if setsockopt(&socket, sockopt::RcvBufForce, &buffer).is_err() {
+            let _ = socket.set_recv_buffer_size(buffer);
+        }
+        if setsockopt(&socket, sockopt::SndBufForce, &buffer).is_err() {
+            let _ = socket.set_send_buffer_size(buffer);
+        }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         let socket = UdpSocket::from_std(socket.into())?;
@@ -58,6 +65,7 @@ impl Media {
         let port = socket.local_addr()?.port();
         Ok(Self {
             segments: AtomicUsize::new(state.max_gso_segments()),
+            overruns: AtomicU32::new(0),
             socket,
             state,
             port,
@@ -98,6 +106,12 @@ impl Media {
     /// A segmented send was refused: from now on datagrams go one by one.
     pub fn on_segments_refused(&self) {
         self.segments.store(1, Ordering::Relaxed);
+    }
+
+    /// Datagrams it had no room for since this was asked last.
+    fn overruns(&self) -> u32 {
+        let now = overruns(self.socket.as_fd());
+        now.wrapping_sub(self.overruns.swap(now, Ordering::Relaxed))
     }
 
     /// How many datagrams one send may hold.
@@ -255,6 +269,12 @@ impl Sockets {
         self.reached.insert((id, local), called);
         self.called.insert(called, (id, local));
         called
+    }
+
+    /// Datagrams that the kernel had no room for since this was asked last.
+    pub fn overruns(&self) -> u64 {
+        let all = self.open.values();
+        all.map(|reader| u64::from(reader.media.overruns())).sum()
     }
 
     /// UDP ports of the plain range in use.

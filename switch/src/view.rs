@@ -23,7 +23,7 @@ async fn all(Shared(state): Shared<Arc<State>>) -> Json<Value> {
         "instance": view.instance,
         "legs": view.legs,
         "ports": view.ports_in_use,
-        "load": state.load(),
+        "load": f64::from(state.load()) / 1_000.0,
         "meetings": view.meetings.iter().map(meeting).collect::<Vec<_>>(),
     }))
 }

@@ -4,17 +4,20 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use quinn_udp::RecvMeta;
+use smallvec::SmallVec;
 use switch_core::Batch;
 use switch_core::dtls::Identity;
 use switch_core::worker::{ApplyError, Ports as _, SocketId, Worker, WorkerConfig, WorkerStats};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::busy::Busy;
 use crate::config::Config;
+use crate::fair::{Fair, Waiting};
 use crate::metrics;
 use crate::mmsg::Room;
 use crate::outbox::{self, Outbox, Outcome};
@@ -22,6 +25,12 @@ use crate::sockets::{Media, PortRange, Sockets};
 
 /// Datagrams read at once.
 const BATCH: usize = quinn_udp::BATCH_SIZE;
+/// How long a round is in which each meeting has a quantum of the worker's time, should nobody have to wait.
+const ROUND: Duration = Duration::from_millis(10);
+
+/// Batches read before those who wait have their turn.
+const BATCHES_A_ROUND: u32 = 8;
+
 /// Room for one read: the kernel may put several datagrams of a sender into one (GRO).
 const BUFFER: usize = 65_536;
 
@@ -53,7 +62,21 @@ pub struct Gauges {
     pub legs: AtomicUsize,
     /// Plain ports it holds.
     pub ports: AtomicUsize,
+    /// Per mille of the last second that its thread computed.
+    pub busy: AtomicU32,
 }
+
+impl Gauges {
+    /// No time is left for more: packets would be lost soon.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) >= SATURATED
+    }
+}
+
+/// Per mille of its time from which on a worker takes no more legs. Higher: a burst finds no time left; lower: the
+/// machine is never used up.
+pub const SATURATED: u32 = 850;
 
 /// A running worker.
 pub struct WorkerHandle {
@@ -102,6 +125,17 @@ impl WorkerHandle {
             webrtc,
             thread: Some(thread),
         })
+    }
+
+    /// A worker that is somebody else's: what it is asked goes to `commands`.
+    #[cfg(test)]
+    pub fn stand_in(commands: mpsc::UnboundedSender<Command>, gauges: Arc<Gauges>) -> Self {
+        Self {
+            commands,
+            gauges,
+            webrtc: Vec::new(),
+            thread: None,
+        }
     }
 
     /// Ends the thread and waits for it.
@@ -166,6 +200,9 @@ fn run(
             room: RefCell::default(),
             lanes: RefCell::new((0..lanes).map(|_| Batch::new()).collect()),
             told: Cell::default(),
+            fair: RefCell::default(),
+            round_began: Cell::new(Instant::now()),
+            batches: Cell::new(0),
             gauges,
             events,
         };
@@ -213,8 +250,30 @@ struct Shell {
     lanes: RefCell<Vec<Batch>>,
     /// What the metrics know of the core's counters.
     told: Cell<WorkerStats>,
+    fair: RefCell<Fair>,
+    round_began: Cell<Instant>,
+    /// Batches read in this round while somebody waits.
+    batches: Cell<u32>,
     gauges: Arc<Gauges>,
     events: mpsc::UnboundedSender<control::Event>,
+}
+
+/// Handles datagrams of one peer, and charges their meeting with what was sent because of them.
+fn serve<'a>(
+    now: Instant,
+    core: &mut Worker,
+    (socket, remote): (SocketId, SocketAddr),
+    datagrams: impl IntoIterator<Item = &'a mut [u8]>,
+    outbox: &mut Outbox<'_>,
+    fair: &mut Fair,
+) {
+    let sent = |core: &Worker, outcome: &Outcome| core.waiting() + outcome.sent + outcome.failed;
+    let before = sent(core, outbox.outcome);
+    let meeting = core.handle_datagrams(now, socket, remote, datagrams, outbox);
+    if let Some(meeting) = meeting {
+        let cost = sent(core, outbox.outcome) - before;
+        fair.charge(meeting, u32::try_from(cost).unwrap_or(u32::MAX));
+    }
 }
 
 impl Shell {
@@ -223,21 +282,28 @@ impl Shell {
         mut inbox: mpsc::UnboundedReceiver<Command>,
         mut readable: mpsc::UnboundedReceiver<(SocketId, Arc<Media>)>,
     ) {
+        let mut busy = Busy::new(Instant::now());
         loop {
             // Before the select, not in it: on a busy worker something is always readable.
             let now = Instant::now();
+            if now >= busy.due() {
+                let share = busy.measure(now);
+                self.gauges.busy.store(share, Ordering::Relaxed);
+                metrics::overrun(self.sockets.borrow().overruns());
+            }
+            let backlogged = self.fair.borrow().is_backlogged();
+            let round = now.duration_since(self.round_began.get()) >= ROUND;
+            if round || self.batches.get() >= BATCHES_A_ROUND {
+                self.round(now);
+                self.flush();
+            }
             let mut timeout = self.core.borrow().poll_timeout();
             if timeout.is_some_and(|at| at <= now) {
                 self.core.borrow_mut().handle_timeout(now);
                 self.flush();
                 timeout = self.core.borrow().poll_timeout();
             }
-            let sleep = async {
-                match timeout {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let wake = timeout.map_or(busy.due(), |at| at.min(busy.due()));
             tokio::select! {
                 biased;
                 command = inbox.recv() => match command {
@@ -245,7 +311,9 @@ impl Shell {
                     Some(command) => self.command(command),
                 },
                 Some((id, media)) = readable.recv() => self.receive(id, &media),
-                () = sleep => {}
+                // Nothing is to be read: who waits need not.
+                () = std::future::ready(()), if backlogged => self.round(Instant::now()),
+                () = tokio::time::sleep_until(wake.into()) => {}
             }
             self.flush();
         }
@@ -315,6 +383,7 @@ impl Shell {
             .iter_mut()
             .zip(&batch.meta[..count])
             .peekable();
+        let mut fair = self.fair.borrow_mut();
         while let Some((buffer, first)) = received.next() {
             // What one peer sent in a row is handled in one go, in however many pieces it was read.
             let from_same =
@@ -322,20 +391,75 @@ impl Shell {
             let pieces = std::iter::once((buffer, first)).chain(std::iter::from_fn(|| {
                 received.next_if(|(_, meta)| from_same(meta))
             }));
-            let datagrams =
-                pieces.flat_map(|(buffer, meta)| buffer[..meta.len].chunks_mut(meta.stride.max(1)));
             let id = sockets.reached_at(id, first.dst_ip);
+            let mut datagrams: SmallVec<[&mut [u8]; 64]> = pieces
+                .flat_map(|(buffer, meta)| buffer[..meta.len].chunks_mut(meta.stride.max(1)))
+                .collect();
+            if !fair.is_calm() {
+                datagrams.retain(|bytes| {
+                    let meeting = core.meeting_of(id, first.addr, bytes);
+                    let late = meeting.filter(|meeting| fair.must_wait(*meeting));
+                    if let Some(meeting) = late {
+                        let (socket, remote, bytes) = (id, first.addr, bytes.to_vec());
+                        fair.wait(
+                            meeting,
+                            Waiting {
+                                socket,
+                                remote,
+                                bytes,
+                            },
+                        );
+                    }
+                    late.is_none()
+                });
+            }
             let mut outbox = Outbox {
                 room: &mut room,
                 sockets: &sockets,
                 lanes: &mut lanes,
                 outcome: &mut outcome,
             };
-            core.handle_datagrams(now, id, first.addr, datagrams, &mut outbox);
+            serve(
+                now,
+                &mut core,
+                (id, first.addr),
+                datagrams,
+                &mut outbox,
+                &mut fair,
+            );
         }
         metrics::sent(outcome.sent, outcome.failed);
-        let packets = core.stats().received - before;
-        metrics::received(packets);
+        metrics::received(core.stats().received - before);
+        if fair.is_backlogged() {
+            self.batches.set(self.batches.get() + 1);
+        }
+    }
+
+    /// Everybody has a quantum again, and who waits is served with it.
+    fn round(&self, now: Instant) {
+        let mut fair = self.fair.borrow_mut();
+        let lost = fair.lost();
+        fair.begin_round();
+        self.round_began.set(now);
+        self.batches.set(0);
+        if fair.is_backlogged() {
+            let mut core = self.core.borrow_mut();
+            let sockets = self.sockets.borrow();
+            let mut outcome = Outcome::default();
+            while let Some((_, mut late)) = fair.next() {
+                let mut outbox = Outbox {
+                    room: &mut self.room.borrow_mut(),
+                    sockets: &sockets,
+                    lanes: &mut self.lanes.borrow_mut(),
+                    outcome: &mut outcome,
+                };
+                let from = (late.socket, late.remote);
+                let datagram = [&mut late.bytes[..]];
+                serve(now, &mut core, from, datagram, &mut outbox, &mut fair);
+            }
+            metrics::sent(outcome.sent, outcome.failed);
+        }
+        metrics::unfair(fair.lost() - lost);
     }
 
     /// Sends what the core has to send, and passes on what it tells.

@@ -298,7 +298,7 @@ async fn a_meeting_that_its_owner_and_its_legs_have_left_is_ended() {
     };
     rig.apply(unowned).await.unwrap();
     rig.apply(wanted("silent", silent.leg())).await.unwrap();
-    assert_eq!(rig.inspect().await.ports_in_use, 2, "they share");
+    assert_eq!(rig.inspect().await.ports_in_use, 4, "a pair a worker");
     let begun = tokio::time::Instant::now();
     let mut left = Vec::new();
     for _ in 0..500 {
@@ -309,7 +309,7 @@ async fn a_meeting_that_its_owner_and_its_legs_have_left_is_ended() {
         let early = begun.elapsed() < Duration::from_secs(1); // of two
         assert!(!early || left.len() == 4, "too early: {left:?}");
         if left.len() == 2 && begun.elapsed() > Duration::from_secs(3) {
-            assert_eq!(view.ports_in_use, 2);
+            assert_eq!(view.ports_in_use, 4, "one is left on each");
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -624,7 +624,7 @@ impl Worker {
         remote: SocketAddr,
         bytes: &mut [u8],
     ) {
-        self.handle(now, socket, remote, [bytes], None);
+        let _ = self.handle(now, socket, remote, [bytes], None);
     }
 
     /// Handles datagrams that came together from one peer to one socket, in order; they are decrypted in place. What
@@ -636,8 +636,19 @@ impl Worker {
         remote: SocketAddr,
         datagrams: impl IntoIterator<Item = &'a mut [u8]>,
         outlet: &mut dyn Outlet,
-    ) {
-        self.handle(now, socket, remote, datagrams, Some(outlet));
+    ) -> Option<u32> {
+        self.handle(now, socket, remote, datagrams, Some(outlet))
+    }
+
+    /// Which of the meetings a datagram of media is of, as a small number; `None` where it is of none, or no media.
+    #[must_use]
+    pub fn meeting_of(&self, socket: SocketId, remote: SocketAddr, bytes: &[u8]) -> Option<u32> {
+        if !link::is_media(bytes) {
+            return None;
+        }
+        let owner = self.sockets.get(&socket);
+        let owner = owner.or_else(|| self.pairs.get(&(socket, remote)));
+        owner.map(|owner| owner.meeting)
     }
 
     fn handle<'a>(
@@ -647,7 +658,7 @@ impl Worker {
         remote: SocketAddr,
         datagrams: impl IntoIterator<Item = &'a mut [u8]>,
         mut outlet: Option<&mut (dyn Outlet + '_)>,
-    ) {
+    ) -> Option<u32> {
         let mut burst = Burst::default();
         let mut last: Option<Owner> = None;
         for bytes in datagrams {
@@ -665,7 +676,8 @@ impl Worker {
             let outlet = outlet.as_deref_mut();
             self.take(now, owner, socket, remote, bytes, &mut burst, outlet);
         }
-        self.forward(now, last, &mut burst, outlet.as_deref_mut());
+        self.forward(now, last, &mut burst, outlet);
+        last.map(|owner| owner.meeting)
     }
 
     #[allow(clippy::too_many_arguments)] // a datagram's, and where it goes
@@ -862,6 +874,12 @@ impl Worker {
     #[must_use]
     pub fn is_batch_empty(&self) -> bool {
         self.batch.is_empty()
+    }
+
+    /// Datagrams in the batch.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.batch.len()
     }
 
     /// All that is to be sent, datagrams to one receiver side by side.
