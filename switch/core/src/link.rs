@@ -146,7 +146,8 @@ pub struct Link {
     /// Place among the receivers of a batch.
     order: u32,
     rtp: Component,
-    rtcp: Option<Component>,
+    /// Boxed: few have it.
+    rtcp: Option<Box<Component>>,
     was_up: bool,
     told_consent: bool,
     told_failed: bool,
@@ -165,7 +166,7 @@ impl Link {
     ) -> Result<Self, LinkError> {
         let mut link = Self {
             rtp: Component::new(rtp, spec.remote, &spec),
-            rtcp: rtcp.map(|socket| Component::new(socket, spec.remote_rtcp, &spec)),
+            rtcp: rtcp.map(|socket| Box::new(Component::new(socket, spec.remote_rtcp, &spec))),
             spec,
             order: 0,
             was_up: false,
@@ -247,7 +248,7 @@ impl Link {
         if profile != old_profile {
             return Ok(false);
         }
-        let components = [Some(&mut self.rtp), self.rtcp.as_mut()];
+        let components = [Some(&mut self.rtp), self.rtcp.as_deref_mut()];
         for component in components.into_iter().flatten() {
             let sealer = (local != old_local).then(|| Sealer::new(*profile, local));
             let opener = (remote != old_remote)
@@ -265,7 +266,7 @@ impl Link {
     /// Its sockets: RTP, and RTCP where separate.
     #[must_use]
     pub fn sockets(&self) -> (SocketId, Option<SocketId>) {
-        (self.rtp.socket, self.rtcp.as_ref().map(|c| c.socket))
+        (self.rtp.socket, self.rtcp.as_deref().map(|c| c.socket))
     }
 
     fn component(&mut self, rtcp: bool) -> &mut Component {
@@ -317,7 +318,7 @@ impl Link {
     /// Whether a handshake runs, and timeouts are due often.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
-        self.rtp.is_handshaking() || self.rtcp.as_ref().is_some_and(Component::is_handshaking)
+        self.rtp.is_handshaking() || self.rtcp.as_deref().is_some_and(Component::is_handshaking)
     }
 
     /// What is to be told; called until `None` after every other call.
@@ -329,7 +330,11 @@ impl Link {
                 return Some(LinkEvent::Up);
             }
         }
-        let components = || [Some(&self.rtp), self.rtcp.as_ref()].into_iter().flatten();
+        let components = || {
+            [Some(&self.rtp), self.rtcp.as_deref()]
+                .into_iter()
+                .flatten()
+        };
         let lost = components().any(|component| component.consent_lost);
         if lost != self.told_consent {
             self.told_consent = lost;
@@ -342,7 +347,7 @@ impl Link {
             component.socket != self.rtp.socket
                 && component
                     .association
-                    .as_ref()
+                    .as_deref()
                     .is_some_and(Association::is_late)
         };
         if !self.told_failed
@@ -402,7 +407,7 @@ impl Link {
 
     /// Says goodbye, so that a peer still there learns at once.
     pub fn close(&mut self, now: Instant, batch: &mut Batch) {
-        for component in [Some(&mut self.rtp), self.rtcp.as_mut()]
+        for component in [Some(&mut self.rtp), self.rtcp.as_deref_mut()]
             .into_iter()
             .flatten()
         {
@@ -421,7 +426,7 @@ impl Link {
 
     /// Address pairs validated now, for a table of whom a datagram on a shared socket belongs to.
     pub fn validated(&self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
-        let components = [Some(&self.rtp), self.rtcp.as_ref()];
+        let components = [Some(&self.rtp), self.rtcp.as_deref()];
         components
             .into_iter()
             .flatten()
@@ -431,13 +436,13 @@ impl Link {
     /// When a validated pair was heard last; the pair from before an ICE restart counts as silent.
     #[must_use]
     pub fn heard(&self, pair: (SocketId, SocketAddr)) -> Option<Instant> {
-        let rtcp = self.rtcp.as_ref();
+        let rtcp = self.rtcp.as_deref();
         self.rtp.heard(pair).or_else(|| rtcp?.heard(pair))
     }
 
     /// Pairs no longer validated since the last call.
     pub fn take_forgotten(&mut self) -> impl Iterator<Item = (SocketId, SocketAddr)> + '_ {
-        let components = [Some(&mut self.rtp), self.rtcp.as_mut()];
+        let components = [Some(&mut self.rtp), self.rtcp.as_deref_mut()];
         components
             .into_iter()
             .flatten()

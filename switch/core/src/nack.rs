@@ -108,15 +108,15 @@ pub struct MissingTracker {
     missing: Vec<Missing>,
 }
 
-impl Default for MissingTracker {
-    fn default() -> Self {
+impl MissingTracker {
+    /// For a stream of which repairs can be asked for, or not.
+    #[must_use]
+    pub fn new(repairs: bool) -> Self {
         Self {
-            missing: Vec::with_capacity(MAX_MISSING),
+            missing: Vec::with_capacity(if repairs { MAX_MISSING } else { 0 }),
         }
     }
-}
 
-impl MissingTracker {
     /// `count` packets before `newest` did not come. False: too many, ask for a key frame.
     pub fn on_gap(&mut self, now: Instant, newest: u16, count: u16) -> bool {
         if self.missing.len() + usize::from(count) > MAX_MISSING {
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn a_missing_packet_is_asked_for_at_once_then_ever_more_slowly_then_given_up() {
         let mut t = Instant::now();
-        let mut m = MissingTracker::default();
+        let mut m = MissingTracker::new(true);
         let mut out = [0; MAX_MISSING];
         assert!(m.on_gap(t, 1, 3));
         assert_eq!(m.due(t, None, &mut out), 3);
@@ -232,7 +232,7 @@ mod tests {
     #[test]
     fn too_much_missing_is_not_asked_for_piece_by_piece() {
         let t = Instant::now();
-        let mut m = MissingTracker::default();
+        let mut m = MissingTracker::new(true);
         assert!(m.on_gap(t, 100, 60));
         assert!(!m.on_gap(t, 200, 60));
         assert!(m.is_empty());

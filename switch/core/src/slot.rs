@@ -113,6 +113,11 @@ const ASKS_PER_SECOND: u64 = 1;
 const ASK_COST: u64 = 2;
 const ASKS_AT_ONCE: u64 = 5;
 
+fn room_for_repairs(codecs: &CodecList) -> Box<[Option<(u16, Instant)>]> {
+    let repairs = codecs.iter().any(|codec| codec.nack);
+    vec![None; if repairs { RECENT_REPAIRS } else { 0 }].into()
+}
+
 /// One outgoing stream.
 #[derive(Clone, Debug)]
 pub struct Slot {
@@ -153,7 +158,8 @@ pub struct Slot {
     rtx_sequence: u16,
     repair: Budget,
     asks: Budget,
-    recent: [Option<(u16, Instant)>; RECENT_REPAIRS],
+    /// [`RECENT_REPAIRS`] of them where the listener asks for repairs, else none.
+    recent: Box<[Option<(u16, Instant)>]>,
     last_source: Option<u32>,
 }
 
@@ -183,6 +189,7 @@ pub struct SlotConfig {
 impl Slot {
     /// An empty slot; `random` gives its first sequence numbers and timestamp.
     pub fn new(config: SlotConfig, now: Instant, random: u64) -> Self {
+        let recent = room_for_repairs(&config.codecs);
         Self {
             leg: config.leg,
             transport: config.transport,
@@ -205,7 +212,7 @@ impl Slot {
             rtx_sequence: (random >> 48) as u16 & 0x7fff,
             repair: Budget::new(REPAIR_RATE, REPAIR_BURST, now),
             asks: Budget::new(ASKS_PER_SECOND, ASKS_AT_ONCE * ASK_COST, now),
-            recent: [None; RECENT_REPAIRS],
+            recent,
             last_source: None,
         }
     }
@@ -221,6 +228,9 @@ impl Slot {
         self.transport = config.transport;
         self.number = config.number;
         self.rtx_ssrc = config.rtx_ssrc;
+        if self.recent.is_empty() {
+            self.recent = room_for_repairs(&config.codecs);
+        }
         self.codecs = config.codecs;
         self.extensions = config.extensions;
         self.mid = config.mid;
@@ -369,6 +379,9 @@ impl Slot {
         scratch: &mut Scratch,
         out: &mut E,
     ) -> bool {
+        if self.recent.is_empty() {
+            return false;
+        }
         let place = usize::from(sent) % RECENT_REPAIRS;
         let again = self.recent[place]
             .is_some_and(|(s, at)| s == sent && now.saturating_duration_since(at) < patience);

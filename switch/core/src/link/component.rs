@@ -3,8 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
 use super::latch::{Expected, Probation, is_compound};
 use super::spec::{Security, Spec};
 use super::{LinkError, Received, is_rtcp};
@@ -21,7 +19,7 @@ const MOST_SUITORS: usize = 4;
 struct Suitors {
     identity: Identity,
     fingerprints: Vec<Fingerprint>,
-    list: SmallVec<[(SocketAddr, Association); 1]>,
+    list: Vec<(SocketAddr, Association)>,
 }
 
 impl Suitors {
@@ -63,11 +61,11 @@ pub(super) struct Component {
     latching: bool,
     probation: Probation,
     expected: Expected,
-    suitors: Option<Suitors>,
+    suitors: Option<Box<Suitors>>,
     ice: Option<IceLite>,
     /// Used until the new agent has a pair (RFC 8445 §9), while consent lasts.
     previous: Option<Previous>,
-    pub(super) association: Option<Association>,
+    pub(super) association: Option<Box<Association>>,
     opener: Option<Opener>,
     pub(super) sealer: Option<Sealer>,
     pub(super) secured: bool,
@@ -129,13 +127,13 @@ impl Component {
                     let association = Association::new(identity, *role, remote.clone())
                         .map_err(|error| LinkError::Dtls(index, error))?;
                     if self.latching && *role == Role::Server {
-                        self.suitors = Some(Suitors {
+                        self.suitors = Some(Box::new(Suitors {
                             identity: identity.clone(),
                             fingerprints: remote.clone(),
-                            list: SmallVec::new(),
-                        });
+                            list: Vec::new(),
+                        }));
                     } else {
-                        self.association = Some(association);
+                        self.association = Some(Box::new(association));
                     }
                 }
             }
@@ -292,7 +290,7 @@ impl Component {
         }
         match event {
             Some(dtls::Event::Connected(_)) => {
-                self.association = Some(suitors.list.remove(at).1);
+                self.association = Some(Box::new(suitors.list.remove(at).1));
                 self.suitors = None;
                 self.latching = false;
                 self.remote = Some(remote);
@@ -393,7 +391,7 @@ impl Component {
             self.consent_lost |= self.path().is_none();
         }
         if let Some(suitors) = &mut self.suitors {
-            suitors.list.retain(|(remote, association)| {
+            suitors.list.retain_mut(|(remote, association)| {
                 let event = association.handle_timeout(now);
                 while let Some(datagram) = association.poll_transmit() {
                     batch.push(self.socket, *remote, &datagram);
@@ -410,7 +408,7 @@ impl Component {
 
     pub(super) fn is_handshaking(&self) -> bool {
         let runs = |association: &Association| association.poll_timeout().is_some();
-        self.association.as_ref().is_some_and(runs)
+        self.association.as_deref().is_some_and(runs)
             || self.suitors.as_ref().is_some_and(|s| !s.list.is_empty())
     }
 
@@ -434,7 +432,7 @@ impl Component {
             && let Some(suitors) = self.suitors.take()
         {
             match suitors.make() {
-                Ok(association) => self.association = Some(association),
+                Ok(association) => self.association = Some(Box::new(association)),
                 Err(error) => self.failed = Some(error.to_string()),
             }
         }

@@ -350,6 +350,7 @@ impl Meeting {
         }
         self.lives = self.lives.wrapping_add(1);
         let clock_rate = codecs.get(0).map_or(90_000, |c| c.clock_rate);
+        let repairs = codecs.iter().any(|codec| codec.nack);
         let stream = Stream {
             leg: leg.key,
             source: leg.source,
@@ -380,7 +381,7 @@ impl Meeting {
             unwrapper: PictureIdUnwrapper::default(),
             requests: KeyframeRequester::default(),
             fir_sequence: 0,
-            missing: MissingTracker::default(),
+            missing: MissingTracker::new(repairs),
             buffer: None,
             nacks: 0,
             plis: 0,
