@@ -2,7 +2,7 @@
 
 use switch_core::worker::WorkerStats;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{Counter, Unit, counter, describe_counter, describe_gauge, gauge};
 
 const RECEIVED: &str = "rostrum_switch_datagrams_received_total";
 const SENT: &str = "rostrum_switch_datagrams_sent_total";
@@ -69,51 +69,72 @@ pub fn describe() {
     describe_gauge!(MEETINGS, Unit::Count, "Meetings on this switch");
 }
 
-/// Datagrams came in.
-pub fn received(datagrams: u64) {
-    counter!(RECEIVED).increment(datagrams);
+/// A worker's counters: found once, so that counting is an addition and no look-up.
+pub struct Counters {
+    received: Counter,
+    sent: Counter,
+    not_sent: Counter,
+    receive_errors: Counter,
+    overruns: Counter,
+    unfair: Counter,
+    strangers: Counter,
+    bad: Counter,
+    unsendable: Counter,
+    overflowed: Counter,
 }
 
-/// Datagrams went out, or did not.
-pub fn sent(datagrams: usize, failed: usize) {
-    if datagrams > 0 {
-        counter!(SENT).increment(datagrams as u64);
-    }
-    if failed > 0 {
-        counter!(DROPPED).increment(failed as u64);
-    }
-}
-
-/// What a worker dropped, and why, since the last time.
-pub fn dropped(now: WorkerStats, before: WorkerStats) {
-    for (name, now, before) in [
-        (STRANGERS, now.strangers, before.strangers),
-        (BAD, now.bad, before.bad),
-        (UNSENDABLE, now.unsendable, before.unsendable),
-        (OVERFLOWED, now.overflowed, before.overflowed),
-    ] {
-        if now > before {
-            counter!(name).increment(now - before);
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            received: counter!(RECEIVED),
+            sent: counter!(SENT),
+            not_sent: counter!(DROPPED),
+            receive_errors: counter!(ERRORS),
+            overruns: counter!(OVERRUN),
+            unfair: counter!(UNFAIR),
+            strangers: counter!(STRANGERS),
+            bad: counter!(BAD),
+            unsendable: counter!(UNSENDABLE),
+            overflowed: counter!(OVERFLOWED),
         }
     }
 }
 
-/// A socket could not be read.
-pub fn receive_error() {
-    counter!(ERRORS).increment(1);
-}
-
-/// The kernel had no room for datagrams that came.
-pub fn overrun(datagrams: u64) {
-    if datagrams > 0 {
-        counter!(OVERRUN).increment(datagrams);
+impl Counters {
+    /// Datagrams came in.
+    pub fn received(&self, datagrams: u64) {
+        self.received.increment(datagrams);
     }
-}
 
-/// Datagrams of meetings beyond their share were dropped.
-pub fn unfair(datagrams: u64) {
-    if datagrams > 0 {
-        counter!(UNFAIR).increment(datagrams);
+    /// Datagrams went out, or did not.
+    pub fn sent(&self, datagrams: usize, failed: usize) {
+        self.sent.increment(datagrams as u64);
+        self.not_sent.increment(failed as u64);
+    }
+
+    /// What a worker dropped, and why, since the last time.
+    pub fn dropped(&self, now: WorkerStats, before: WorkerStats) {
+        self.strangers.increment(now.strangers - before.strangers);
+        self.bad.increment(now.bad - before.bad);
+        self.unsendable
+            .increment(now.unsendable - before.unsendable);
+        self.overflowed
+            .increment(now.overflowed - before.overflowed);
+    }
+
+    /// A socket could not be read.
+    pub fn receive_error(&self) {
+        self.receive_errors.increment(1);
+    }
+
+    /// The kernel had no room for datagrams that came.
+    pub fn overrun(&self, datagrams: u64) {
+        self.overruns.increment(datagrams);
+    }
+
+    /// Datagrams of meetings beyond their share were dropped.
+    pub fn unfair(&self, datagrams: u64) {
+        self.unfair.increment(datagrams);
     }
 }
 

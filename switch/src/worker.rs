@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::busy::Busy;
 use crate::config::Config;
 use crate::fair::{Fair, Waiting};
-use crate::metrics;
+use crate::metrics::Counters;
 use crate::mmsg::Room;
 use crate::outbox::{self, Outbox, Outcome};
 use crate::sockets::{Media, PortRange, Sockets};
@@ -200,6 +200,7 @@ fn run(
             room: RefCell::default(),
             lanes: RefCell::new((0..lanes).map(|_| Batch::new()).collect()),
             told: Cell::default(),
+            counters: Counters::default(),
             fair: RefCell::default(),
             round_began: Cell::new(Instant::now()),
             batches: Cell::new(0),
@@ -250,6 +251,7 @@ struct Shell {
     lanes: RefCell<Vec<Batch>>,
     /// What the metrics know of the core's counters.
     told: Cell<WorkerStats>,
+    counters: Counters,
     fair: RefCell<Fair>,
     round_began: Cell<Instant>,
     /// Batches read in this round while somebody waits.
@@ -289,7 +291,7 @@ impl Shell {
             if now >= busy.due() {
                 let share = busy.measure(now);
                 self.gauges.busy.store(share, Ordering::Relaxed);
-                metrics::overrun(self.sockets.borrow().overruns());
+                self.counters.overrun(self.sockets.borrow().overruns());
             }
             let backlogged = self.fair.borrow().is_backlogged();
             let round = now.duration_since(self.round_began.get()) >= ROUND;
@@ -367,7 +369,7 @@ impl Shell {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
             Err(_) => {
                 // a peer's ICMP: its packets are lost, nothing of ours is
-                metrics::receive_error();
+                self.counters.receive_error();
                 return;
             }
         };
@@ -428,8 +430,8 @@ impl Shell {
                 &mut fair,
             );
         }
-        metrics::sent(outcome.sent, outcome.failed);
-        metrics::received(core.stats().received - before);
+        self.counters.sent(outcome.sent, outcome.failed);
+        self.counters.received(core.stats().received - before);
         if fair.is_backlogged() {
             self.batches.set(self.batches.get() + 1);
         }
@@ -457,9 +459,9 @@ impl Shell {
                 let datagram = [&mut late.bytes[..]];
                 serve(now, &mut core, from, datagram, &mut outbox, &mut fair);
             }
-            metrics::sent(outcome.sent, outcome.failed);
+            self.counters.sent(outcome.sent, outcome.failed);
         }
-        metrics::unfair(fair.lost() - lost);
+        self.counters.unfair(fair.lost() - lost);
     }
 
     /// Sends what the core has to send, and passes on what it tells.
@@ -470,10 +472,10 @@ impl Shell {
             let batch = core.batch();
             let outcome = outbox::send(&mut self.room.borrow_mut(), batch, &sockets);
             core.clear_batch();
-            metrics::sent(outcome.sent, outcome.failed);
+            self.counters.sent(outcome.sent, outcome.failed);
         }
         let stats = core.stats();
-        metrics::dropped(stats, self.told.replace(stats));
+        self.counters.dropped(stats, self.told.replace(stats));
         while let Some(event) = core.poll_event() {
             let _ = self.events.send(event);
         }
