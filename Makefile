@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What `rostrum lab` is started with: make lab ARGS="--port-base 20000"
 ARGS ?=
 
-.PHONY: help lab web build test lint unit e2e bench bench-peers fuzz setup
+.PHONY: help lab web build test lint unit e2e bench bench-switch bench-docs bench-peers fuzz setup
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -49,6 +49,15 @@ e2e: web ## a meeting of phones and browsers, in a network namespace of its own
 
 bench: ## criterion benches and the CPU cost of a forwarded packet
 	$(CARGO) bench -p rostrum-benches
+
+bench-switch: ## what a switch carries and adds; then its CPU cost beside the floor (ten minutes)
+	@mkdir -p target/benchmarks
+	@ulimit -n "$$(ulimit -Hn)" && $(CARGO) bench -p rostrum-benches --bench capacity
+	@set -o pipefail; ulimit -n "$$(ulimit -Hn)"; \
+	$(CARGO) bench -p rostrum-benches --bench forward | tee target/benchmarks/forward.txt
+
+bench-docs: ## put the last results of bench-switch and bench-peers into docs/benchmarks.md
+	$(CARGO) bench -p rostrum-benches --bench capacity -- --write docs/benchmarks.md
 
 bench-peers: ## the same fan-out on Janus and rtpengine, side by side (ARGS=cm-1200: the cases named so)
 	@scripts/setup peers
