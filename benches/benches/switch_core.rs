@@ -200,12 +200,12 @@ fn rewrite(c: &mut Criterion) {
             let mut next = |m: &mut Meeting, out: &mut Batch, video: bool, key: bool| {
                 sequence = sequence.wrapping_add(1);
                 now += Duration::from_millis(20);
-                let mut p = if video {
+                let p = if video {
                     vp8(sequence, key, 1_100)
                 } else {
                     packet(sequence, 111, 5, SPEECH, &[0x78; 160])
                 };
-                m.handle_rtp(now, speaker, T0, &mut p, out, &mut NoCodecs);
+                m.handle_rtp(now, speaker, T0, &p, out, &mut NoCodecs);
             };
             for _ in 0..3 {
                 next(&mut m, &mut out, video, true);

@@ -30,7 +30,7 @@ use tokio::runtime::Runtime;
 
 use crate::meeting::{self, PAYLOAD_TYPE, SLOTS, Speaker};
 use crate::peer::IcePeer;
-use crate::{Case, workers_ns};
+use crate::{Case, Ran, workers};
 
 /// Packets a system call.
 const TOGETHER: usize = 64;
@@ -41,8 +41,11 @@ const KEPT: usize = 4096;
 /// A check and its answer are that long apart at most before consent would be lost.
 const FRESH: Duration = Duration::from_secs(8);
 
-/// For what is under way when the last burst is sent.
+/// All is there, or lost, when nothing more has come for so long …
 const LINGER: Duration = Duration::from_millis(200);
+
+/// … and at most so long after the last burst.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn unix_ns() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -63,6 +66,8 @@ struct Hearing {
 struct Heard {
     listeners: Vec<Hearing>,
     received: u64,
+    /// When the last came.
+    last: u64,
     answers: usize,
     delays: Vec<u32>,
     jitters: Vec<u32>,
@@ -139,6 +144,7 @@ impl Shared {
             return;
         }
         heard.received += 1;
+        heard.last = at;
         let sequence = word(0) as u16;
         let hearing = &mut heard.listeners[number - 1];
         let distance = match hearing.distance {
@@ -215,8 +221,10 @@ pub struct Round {
     pub arrived: u64,
     /// Forwarded packets a second that were asked for by what was really sent.
     pub rate: f64,
-    /// Nanoseconds that all workers ran.
-    pub ran: u64,
+    /// What all workers did, until the last packet.
+    pub ran: Ran,
+    /// From the last burst to the last packet, in ns: what had queued up.
+    pub behind: u64,
     /// Datagrams that had no room at the listeners' socket, and at the switch's.
     pub dropped: (u64, u64),
     /// One-way delays, and differences between those of neighbours (RFC 3550 §6.4.1), in ns, sorted.
@@ -317,20 +325,27 @@ impl Crowd {
         crowd
     }
 
-    /// All legs show that they are there: the first time this makes their pairs known.
+    /// All legs show that they are there: the first time this makes their pairs known. Where not all are answered, all of
+    /// that batch do it again.
     fn check(&mut self) {
         for (place, checks) in self.checks.chunks(200).enumerate() {
-            let before = self.shared.heard().answers;
-            for (at, check) in checks.iter().enumerate() {
-                let number = place * 200 + at;
-                self.shared
-                    .send(number + 1, check, None, self.towards[number]);
-            }
-            let patience = Instant::now() + Duration::from_secs(5);
-            while self.shared.heard().answers < before + checks.len() {
-                assert!(Instant::now() < patience, "checks are answered");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            let answered = (0..10).any(|_| {
+                let before = self.shared.heard().answers;
+                for (at, check) in checks.iter().enumerate() {
+                    let number = place * 200 + at;
+                    self.shared
+                        .send(number + 1, check, None, self.towards[number]);
+                }
+                let patience = Instant::now() + Duration::from_secs(2);
+                while self.shared.heard().answers < before + checks.len() {
+                    if Instant::now() > patience {
+                        return false;
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                true
+            });
+            assert!(answered, "checks are answered");
         }
         self.checked = Instant::now();
     }
@@ -354,7 +369,7 @@ impl Crowd {
             (heard.received, heard.delays, heard.jitters) = (0, Vec::new(), Vec::new());
             heard.listeners.iter_mut().for_each(|one| one.last = None);
         }
-        let ran = workers_ns();
+        let ran = workers();
         let each = f64::from(case.listeners * case.burst);
         let start = Instant::now();
         let mut bursts = 0u32;
@@ -373,8 +388,8 @@ impl Crowd {
             bursts += 1;
         }
         let took = start.elapsed();
-        std::thread::sleep(LINGER);
-        let ran = workers_ns() - ran;
+        let end = unix_ns();
+        let ran = self.settle() - ran;
         let now = ports.map(self::dropped);
         let mut heard = self.shared.heard();
         let mut delays = std::mem::take(&mut heard.delays);
@@ -386,10 +401,32 @@ impl Crowd {
             arrived: heard.received,
             rate: f64::from(bursts) * each / took.as_secs_f64(),
             ran,
+            behind: heard.last.saturating_sub(end),
             dropped: (now[0] - dropped[0], now[1] - dropped[1]),
             delays,
             jitters,
         }
+    }
+
+    /// Waits for what is under way; what the workers did until then.
+    fn settle(&self) -> Ran {
+        let end = Instant::now();
+        let (mut seen, mut since, mut ran) = (u64::MAX, end, workers());
+        while since.elapsed() < LINGER && end.elapsed() < PATIENCE {
+            let received = self.shared.heard().received;
+            if received != seen {
+                (seen, since, ran) = (received, Instant::now(), workers());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        ran
+    }
+
+    /// Nanoseconds a second that the workers run while nobody speaks.
+    pub fn idle(&self, length: Duration) -> f64 {
+        let ran = workers();
+        std::thread::sleep(length);
+        (workers() - ran).ns as f64 / length.as_secs_f64()
     }
 
     /// Of the listeners' socket, and of the switch's.

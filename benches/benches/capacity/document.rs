@@ -83,6 +83,7 @@ fn table(part: &str, value: &Value) -> String {
                 "delay p50 at 50 %, µs",
                 "delay p99, µs",
                 "jitter p99, µs",
+                "worker waited for a core, %",
                 "what ends it",
             ];
             rows(
@@ -95,6 +96,7 @@ fn table(part: &str, value: &Value) -> String {
                         number(&row["p50_us"], 0),
                         number(&row["p99_us"], 0),
                         number(&row["jitter_p99_us"], 0),
+                        number(&row["waited"], 1),
                         text(&row["why"]),
                     ]
                 }),
@@ -152,6 +154,7 @@ fn by_number(name: &str, case: &Value) -> String {
         "delay p50, µs",
         "delay p99, µs",
         "jitter p99, µs",
+        "idle, µs a second",
     ];
     let table = rows(
         &head,
@@ -162,6 +165,7 @@ fn by_number(name: &str, case: &Value) -> String {
                 number(&row["p50_us"], 0),
                 number(&row["p99_us"], 0),
                 number(&row["jitter_p99_us"], 0),
+                number(&row["idle_us"], 0),
             ]
         }),
     );

@@ -82,8 +82,28 @@ impl Case {
     }
 }
 
-/// Nanoseconds that all workers of this process have run.
-fn workers_ns() -> u64 {
+/// What the workers of this process did.
+#[derive(Clone, Copy, Default)]
+struct Ran {
+    /// Nanoseconds on a core.
+    ns: u64,
+    /// Nanoseconds ready to run while others had the cores.
+    waited: u64,
+}
+
+impl std::ops::Sub for Ran {
+    type Output = Self;
+
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            ns: self.ns - earlier.ns,
+            waited: self.waited - earlier.waited,
+        }
+    }
+}
+
+/// All workers together, so far.
+fn workers() -> Ran {
     let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
     tasks
         .flatten()
@@ -92,8 +112,13 @@ fn workers_ns() -> u64 {
                 .is_ok_and(|name| name.starts_with("switch-worker-"))
         })
         .filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok())
-        .filter_map(|stat| stat.split(' ').next()?.parse::<u64>().ok())
-        .sum()
+        .fold(Ran::default(), |sum, stat| {
+            let mut fields = stat.split(' ').map(|field| field.parse().unwrap_or(0));
+            Ran {
+                ns: sum.ns + fields.next().unwrap_or(0),
+                waited: sum.waited + fields.next().unwrap_or(0),
+            }
+        })
 }
 
 /// What the parts are called, in the order they run in.

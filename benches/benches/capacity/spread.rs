@@ -15,6 +15,8 @@ struct Least {
     p50: f64,
     p99: f64,
     jitter: f64,
+    /// Nanoseconds a second of a worker to whom nobody speaks.
+    idle: f64,
     counted: usize,
 }
 
@@ -24,6 +26,7 @@ impl Least {
         p50: f64::INFINITY,
         p99: f64::INFINITY,
         jitter: f64::INFINITY,
+        idle: f64::INFINITY,
         counted: 0,
     };
 
@@ -33,7 +36,7 @@ impl Least {
             return;
         }
         self.counted += 1;
-        self.ns = self.ns.min(round.ran as f64 / round.arrived as f64);
+        self.ns = self.ns.min(round.ran.ns as f64 / round.arrived as f64);
         let p99 = percentile(&round.delays, 99);
         if p99 < self.p99 {
             self.p99 = p99;
@@ -53,10 +56,17 @@ fn rounds(what: &str, crowd: &mut Crowd) -> Least {
             break;
         }
     }
+    for _ in 0..2 {
+        least.idle = least.idle.min(crowd.idle(ROUND));
+    }
     assert!(least.counted > 0, "{what}: packets are lost in every round");
     println!(
-        "{what}: {:.0} ns a packet, delay p50 {:.0} us, p99 {:.0} us, jitter p99 {:.0} us",
-        least.ns, least.p50, least.p99, least.jitter
+        "{what}: {:.0} ns a packet, delay p50 {:.0} us, p99 {:.0} us, jitter p99 {:.0} us, idle {:.0} us a second",
+        least.ns,
+        least.p50,
+        least.p99,
+        least.jitter,
+        least.idle / 1000.0
     );
     least
 }
@@ -92,7 +102,7 @@ pub fn receivers(runtime: &Runtime, case: Case) -> Value {
         costs.push(least.ns);
         rows.push(json!({
             "receivers": listeners, "ns": least.ns, "p50_us": least.p50, "p99_us": least.p99,
-            "jitter_p99_us": least.jitter,
+            "jitter_p99_us": least.jitter, "idle_us": least.idle / 1000.0,
         }));
     }
     let flat = flatness(&costs);
@@ -111,7 +121,7 @@ pub fn meetings(runtime: &Runtime, case: Case) -> Value {
         costs.push(least.ns);
         rows.push(json!({
             "meetings": meetings, "ns": least.ns, "p50_us": least.p50, "p99_us": least.p99,
-            "jitter_p99_us": least.jitter,
+            "jitter_p99_us": least.jitter, "idle_us": least.idle / 1000.0,
         }));
     }
     let flat = flatness(&costs);
