@@ -20,6 +20,8 @@ pub struct Message<'a> {
     pub source: Option<IpAddr>,
     /// Cut into datagrams of so many bytes each but the last; 0: one datagram.
     pub segment: u16,
+    /// How many datagrams that makes; the kernel counts for itself.
+    pub datagrams: usize,
     /// The bytes, in order.
     pub parts: &'a [&'a [u8]],
 }
@@ -204,18 +206,21 @@ mod tests {
                     remote: remote(0),
                     source: None,
                     segment: 0,
+                    datagrams: 1,
                     parts: &[b"lone"],
                 },
                 Message {
                     remote: remote(1),
                     source,
                     segment: 3,
+                    datagrams: 3,
                     parts: &[b"one", b"two", b"3"],
                 },
                 Message {
                     remote: remote(2),
                     source,
                     segment: 0,
+                    datagrams: 1,
                     parts: &[b"in ", b"parts"],
                 },
             ];
@@ -254,6 +259,7 @@ mod tests {
             remote: receiver.local_addr().expect("bound"),
             source: None,
             segment: 0,
+            datagrams: 1,
             parts: &[b"x"],
         };
         let bad = Message {

@@ -105,39 +105,53 @@ pub fn send(room: &mut Room, batch: &Batch, sockets: &Sockets) -> Outcome {
             continue;
         };
         let mut parts = [&[][..]; PARTS];
-        let mut counts = [0; TOGETHER];
-        let (mut receivers, mut filled) = (0, 0);
+        // Datagrams and parts of each receiver.
+        let mut counts = [(0, 0); TOGETHER];
+        let (mut receivers, mut filled, mut taken) = (0, 0, 0);
         while receivers < TOGETHER
-            && let Some(next) = batch.get(at + filled)
+            && let Some(next) = batch.get(at + taken)
             && next.socket == first.socket
         {
             let most = media.segments().min(MOST_SEGMENTS).min(PARTS - filled);
             if most == 0 {
                 break;
             }
-            counts[receivers] = run(batch, at + filled, next, &mut parts[filled..filled + most]);
-            filled += counts[receivers];
+            let room = &mut parts[filled..filled + most];
+            let count = run(batch, at + taken, next, room);
+            let mut pieces = count;
+            // One piece where they lie in one: the kernel is told less.
+            if count > 1
+                && let Some(span) = batch.span(at + taken, count)
+            {
+                room[0] = span;
+                pieces = 1;
+            }
+            counts[receivers] = (count, pieces);
+            filled += pieces;
+            taken += count;
             receivers += 1;
         }
         let mut messages = [Message {
             remote: first.remote,
             source,
             segment: 0,
+            datagrams: 1,
             parts: &[],
         }; TOGETHER];
         let mut begin = 0;
-        for (message, count) in messages.iter_mut().zip(&counts[..receivers]) {
-            message.parts = &parts[begin..begin + count];
-            if let Some(transmit) = batch.get(at + begin) {
+        for (message, (count, pieces)) in messages.iter_mut().zip(&counts[..receivers]) {
+            message.parts = &parts[begin..begin + pieces];
+            message.datagrams = *count;
+            if let Some(transmit) = batch.get(at) {
                 message.remote = transmit.remote;
+                if *count > 1 {
+                    message.segment = transmit.bytes.len() as u16;
+                }
             }
-            if *count > 1 {
-                message.segment = message.parts[0].len() as u16;
-            }
-            begin += count;
+            begin += pieces;
+            at += count;
         }
         send_all(room, media, &messages[..receivers], &mut outcome);
-        at += filled;
     }
     outcome
 }
@@ -162,8 +176,7 @@ fn run<'a>(batch: &'a Batch, at: usize, first: Transmit<'a>, parts: &mut [&'a [u
 }
 
 fn send_all(room: &mut Room, media: &Media, messages: &[Message<'_>], outcome: &mut Outcome) {
-    let datagrams =
-        |messages: &[Message<'_>]| messages.iter().map(|m| m.parts.len()).sum::<usize>();
+    let datagrams = |messages: &[Message<'_>]| messages.iter().map(|m| m.datagrams).sum::<usize>();
     let mut rest = messages;
     while let Some(next) = rest.first() {
         match media.send(room, rest) {
@@ -181,7 +194,7 @@ fn send_all(room: &mut Room, media: &Media, messages: &[Message<'_>], outcome: &
                 if next.segment > 0 {
                     media.on_segments_refused();
                 }
-                outcome.failed += next.parts.len();
+                outcome.failed += next.datagrams;
                 rest = &rest[1..];
             }
         }

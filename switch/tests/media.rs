@@ -1,5 +1,6 @@
 //! Media through real sockets.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -138,5 +139,61 @@ async fn on_every_address_each_peer_is_answered_from_the_one_it_reached() {
         }
     }
     assert_eq!(heard, (phone.switch, browser.switch));
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_meeting_of_more_than_a_thousand_is_served_by_all_workers_threads() {
+    const LISTENERS: u32 = 1_200;
+    let mut rig = Rig::with(switch::Config {
+        capacity: 2_000,
+        ..config()
+    })
+    .await;
+    rig.client = rig
+        .client
+        .clone()
+        .max_encoding_message_size(control::MAX_MESSAGE)
+        .max_decoding_message_size(control::MAX_MESSAGE);
+    let mut speaker = Phone::new(1).await;
+    // A socket hears for a hundred, each at an address of its own.
+    let mut ears = Vec::new();
+    for _ in 0..LISTENERS / 100 {
+        ears.push(tokio::net::UdpSocket::bind("0.0.0.0:0").await.unwrap());
+    }
+    let mut legs = vec![speaker.leg()];
+    for number in 2..=LISTENERS + 1 {
+        let mut leg = speaker.leg();
+        leg.id = format!("phone-{number}");
+        leg.source = number;
+        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number);
+        leg.transports[0].remote_address = ip.to_string();
+        let ear = &ears[number as usize % ears.len()];
+        leg.transports[0].remote_port = ear.local_addr().unwrap().port().into();
+        leg.media[0].slot.as_mut().unwrap().ssrc = 0x5000_0000 + number;
+        legs.push(leg);
+    }
+    let response = rig.apply(request("a", 1, legs)).await.unwrap();
+    assert!(response.legs.iter().all(|leg| leg.refused.is_empty()));
+    speaker.learn(&response);
+    let mut missing: HashSet<u32> = (2..=LISTENERS + 1).map(|n| 0x5000_0000 + n).collect();
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    let mut buffer = [0u8; 2048];
+    for _ in 0..500 {
+        tick.tick().await;
+        speaker.say(LOUD).await;
+        for ear in &ears {
+            while let Ok(len) = ear.try_recv(&mut buffer) {
+                if len > 160 && buffer[12..16] == 1u32.to_be_bytes() {
+                    let ssrc = [buffer[8], buffer[9], buffer[10], buffer[11]];
+                    missing.remove(&u32::from_be_bytes(ssrc));
+                }
+            }
+        }
+        if missing.is_empty() {
+            break;
+        }
+    }
+    assert!(missing.is_empty(), "{} never heard a thing", missing.len());
     rig.switch.shutdown().await;
 }

@@ -113,6 +113,16 @@ impl Batch {
         })
     }
 
+    /// The bytes of `count` datagrams from `at` on, where they lie in one piece.
+    #[must_use]
+    pub fn span(&self, at: usize, count: usize) -> Option<&[u8]> {
+        let entries = self.entries.get(at..at + count)?;
+        let ends = |entry: &Entry| entry.start + entry.len;
+        let whole = entries.windows(2).all(|two| ends(&two[0]) == two[1].start);
+        let (first, last) = (entries.first()?, entries.last()?);
+        whole.then(|| &self.bytes[first.start as usize..ends(last) as usize])
+    }
+
     /// Brings datagrams to one receiver together, in the order they were made: the kernel takes
     /// a run of them in one send (UDP_SEGMENT), a third of the cost at three in a run. One burst is made receiver by
     /// receiver and needs nothing; what several streams have sent does.
@@ -238,6 +248,20 @@ mod tests {
             .map(|t| t.bytes.to_vec())
             .collect();
         assert_eq!(all, [b"first".to_vec(), b"third!".to_vec()]);
+    }
+
+    #[test]
+    fn neighbours_lie_in_one_piece_until_they_are_sorted() {
+        let mut batch = Batch::new();
+        for order in [2, 1, 2] {
+            let bytes = [order as u8; 3];
+            batch.push_with(SocketId(0), order, to(1), &[&bytes], 0, |_, len| Some(len));
+        }
+        assert_eq!(batch.span(0, 2), Some(&[2, 2, 2, 1, 1, 1][..]));
+        batch.group();
+        assert_eq!(batch.span(0, 1), Some(&[1, 1, 1][..]));
+        assert_eq!(batch.span(1, 2), None, "what was between is elsewhere now");
+        assert_eq!(batch.span(2, 2), None, "there are not so many");
     }
 
     #[test]
