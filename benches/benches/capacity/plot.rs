@@ -8,6 +8,8 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+const FONT: (&str, i32) = ("sans-serif", 14);
+
 const COLORS: [RGBColor; 4] = [
     RGBColor(0x2f, 0x7d, 0xe1),
     RGBColor(0xe8, 0x71, 0x0a),
@@ -30,8 +32,8 @@ pub fn draw(x: &str, y: &str, logarithmic: bool, series: &[Series]) -> Option<St
         builder
             .margin(12)
             .margin_right(24)
-            .x_label_area_size(40)
-            .y_label_area_size(70);
+            .x_label_area_size(48)
+            .y_label_area_size(80);
         let across = (first..last).log_scale();
         // The two kinds of axes are different types.
         macro_rules! chart {
@@ -42,6 +44,8 @@ pub fn draw(x: &str, y: &str, logarithmic: bool, series: &[Series]) -> Option<St
                     .x_desc(x)
                     .y_desc(y)
                     .light_line_style(TRANSPARENT)
+                    .label_style(FONT)
+                    .axis_desc_style(FONT)
                     .x_label_formatter(&|x| format!("{x:.0}"))
                     .y_label_formatter(&|y| format!("{y:.0}"))
                     .draw()
@@ -61,6 +65,7 @@ pub fn draw(x: &str, y: &str, logarithmic: bool, series: &[Series]) -> Option<St
                 }
                 chart
                     .configure_series_labels()
+                    .label_font(FONT)
                     .position(SeriesLabelPosition::UpperLeft)
                     .background_style(WHITE.mix(0.8))
                     .draw()
