@@ -43,6 +43,8 @@ pub struct Fair {
     spenders: Vec<u32>,
     /// One of them has spent its quantum.
     in_debt: bool,
+    /// How many had spent anything in the round before.
+    before: usize,
     queues: VecDeque<Queue>,
     lost: u64,
 }
@@ -51,7 +53,12 @@ impl Fair {
     /// Nobody has to wait: whose a datagram is need not be asked.
     #[must_use]
     pub fn is_calm(&self) -> bool {
-        !self.in_debt && self.queues.is_empty()
+        (!self.in_debt || self.is_alone()) && self.queues.is_empty()
+    }
+
+    /// There is nobody to be fair to.
+    fn is_alone(&self) -> bool {
+        self.spenders.len().max(self.before) < 2
     }
 
     /// Something waits.
@@ -73,7 +80,8 @@ impl Fair {
     /// Whether a datagram of the meeting has to wait: its quantum is spent, or others of its own wait already.
     #[must_use]
     pub fn must_wait(&self, meeting: u32) -> bool {
-        self.spent(meeting) >= QUANTUM || self.queues.iter().any(|queue| queue.meeting == meeting)
+        let in_debt = self.spent(meeting) >= QUANTUM && !self.is_alone();
+        in_debt || self.queues.iter().any(|queue| queue.meeting == meeting)
     }
 
     /// The meeting has sent so many datagrams.
@@ -112,12 +120,17 @@ impl Fair {
 
     /// Everybody has a quantum again; what was spent beyond the last is owed.
     pub fn begin_round(&mut self) {
-        self.in_debt = false;
+        self.before = self.spenders.len();
+        let alone = self.is_alone();
         let spent = &mut self.spent;
         let mut in_debt = false;
         self.spenders.retain(|meeting| {
             let owed = &mut spent[*meeting as usize];
-            *owed = owed.saturating_sub(QUANTUM);
+            *owed = if alone {
+                0
+            } else {
+                owed.saturating_sub(QUANTUM)
+            };
             in_debt |= *owed >= QUANTUM;
             *owed > 0
         });
@@ -129,7 +142,7 @@ impl Fair {
         for _ in 0..self.queues.len() {
             let queue = self.queues.front_mut()?;
             let meeting = queue.meeting;
-            if self.spent(meeting) >= QUANTUM {
+            if self.spent(meeting) >= QUANTUM && !self.is_alone() {
                 self.queues.rotate_left(1);
                 continue;
             }
@@ -159,6 +172,7 @@ mod tests {
     #[test]
     fn nobody_waits_who_has_not_spent_a_quantum() {
         let mut fair = Fair::default();
+        fair.charge(4, 1);
         fair.charge(3, QUANTUM - 1);
         assert!(fair.is_calm() && !fair.must_wait(3));
         fair.charge(3, 1);
@@ -168,11 +182,27 @@ mod tests {
     }
 
     #[test]
+    fn a_meeting_alone_on_its_worker_never_waits_and_owes_nothing() {
+        let mut fair = Fair::default();
+        for _ in 0..3 {
+            fair.charge(3, 5 * QUANTUM);
+            assert!(fair.is_calm() && !fair.must_wait(3));
+            fair.begin_round();
+        }
+        fair.charge(4, 1);
+        assert!(!fair.must_wait(3), "a quantum like everybody");
+        fair.charge(3, QUANTUM);
+        assert!(fair.must_wait(3), "there is somebody else now");
+    }
+
+    #[test]
     fn what_was_spent_beyond_the_quantum_is_owed() {
         let mut fair = Fair::default();
         fair.charge(0, 3 * QUANTUM);
+        fair.charge(1, 1);
         for _ in 0..2 {
             fair.begin_round();
+            fair.charge(1, 1);
             assert!(fair.must_wait(0));
         }
         fair.begin_round();
@@ -182,6 +212,7 @@ mod tests {
     #[test]
     fn a_meetings_datagrams_stay_in_order() {
         let mut fair = Fair::default();
+        fair.charge(1, 1);
         fair.charge(0, QUANTUM);
         for number in 0..3 {
             fair.wait(0, datagram(number));
@@ -229,6 +260,7 @@ mod tests {
     #[test]
     fn one_with_too_many_waiting_loses_its_own_oldest() {
         let mut fair = Fair::default();
+        fair.charge(1, 1);
         fair.charge(0, QUANTUM);
         fair.wait(1, datagram(9));
         for number in 0..MOST_WAITING + 2 {
