@@ -124,7 +124,7 @@ rostrum_fuzz::target!(|data| {
         now += Duration::from_millis(u64::from(how >> 2));
         let key = keys[usize::from(how & 1)];
         if how & 2 == 0 {
-            meeting.handle_rtp(now, key, t0, &mut packet.to_vec(), &mut Check, &mut Loud);
+            meeting.handle_rtp(now, key, t0, packet, &mut Check, &mut Loud);
         } else {
             meeting.handle_rtcp(now, key, t0, packet, &mut Check);
         }
