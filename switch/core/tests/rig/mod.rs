@@ -219,7 +219,7 @@ impl Client {
 
     pub fn key(&self, profile: Profile, ours: bool) -> Vec<u8> {
         (0..profile.key_len() + profile.salt_len())
-            .map(|at| at as u8 ^ (self.source as u8 * 2 + u8::from(ours)))
+            .map(|at| at as u8 ^ ((self.source as u8).wrapping_mul(2) + u8::from(ours)))
             .collect()
     }
 
