@@ -14,6 +14,10 @@ use switch_core::SocketId;
 /// busy; lower: others wait less.
 pub const QUANTUM: u32 = 2_000;
 
+/// Rounds for which others are reckoned with who have sent something: a second or two, so that who says little is not
+/// taken for nobody.
+const COMPANY: u32 = 200;
+
 /// Datagrams of one meeting that wait; one more and the oldest is lost.
 pub const MOST_WAITING: usize = 512;
 
@@ -43,8 +47,8 @@ pub struct Fair {
     spenders: Vec<u32>,
     /// One of them has spent its quantum.
     in_debt: bool,
-    /// How many had spent anything in the round before.
-    before: usize,
+    /// Rounds from which on a meeting counts as alone that was not.
+    company: u32,
     queues: VecDeque<Queue>,
     lost: u64,
 }
@@ -58,7 +62,7 @@ impl Fair {
 
     /// There is nobody to be fair to.
     fn is_alone(&self) -> bool {
-        self.spenders.len().max(self.before) < 2
+        self.company == 0
     }
 
     /// Something waits.
@@ -92,6 +96,9 @@ impl Fair {
         }
         if self.spent[at] == 0 && datagrams > 0 {
             self.spenders.push(meeting);
+            if self.spenders.len() > 1 {
+                self.company = COMPANY;
+            }
         }
         self.spent[at] = self.spent[at].saturating_add(datagrams);
         self.in_debt |= self.spent[at] >= QUANTUM;
@@ -120,7 +127,7 @@ impl Fair {
 
     /// Everybody has a quantum again; what was spent beyond the last is owed.
     pub fn begin_round(&mut self) {
-        self.before = self.spenders.len();
+        self.company = self.company.saturating_sub(1);
         let alone = self.is_alone();
         let spent = &mut self.spent;
         let mut in_debt = false;
@@ -142,7 +149,7 @@ impl Fair {
         for _ in 0..self.queues.len() {
             let queue = self.queues.front_mut()?;
             let meeting = queue.meeting;
-            if self.spent(meeting) >= QUANTUM && !self.is_alone() {
+            if self.spent(meeting) >= QUANTUM {
                 self.queues.rotate_left(1);
                 continue;
             }

@@ -313,8 +313,9 @@ impl Shell {
                     Some(command) => self.command(command),
                 },
                 Some((id, media)) = readable.recv() => self.receive(id, &media),
-                // Nothing is to be read: who waits need not.
-                () = std::future::ready(()), if backlogged => self.round(Instant::now()),
+                // Nothing is to be read: who waits need not. The sockets are looked at in between, so that what comes
+                // for others meanwhile does not wait for all of it.
+                () = tokio::task::yield_now(), if backlogged => self.round(Instant::now()),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             self.flush();

@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 mod common;
@@ -195,5 +197,70 @@ async fn a_meeting_of_more_than_a_thousand_is_served_by_all_workers_threads() {
         }
     }
     assert!(missing.is_empty(), "{} never heard a thing", missing.len());
+    rig.switch.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_meeting_that_floods_its_worker_does_not_silence_another() {
+    const LISTENERS: u32 = 400;
+    let mut rig = Rig::with(switch::Config {
+        workers: 1,
+        ..config()
+    })
+    .await;
+    let mut flooder = Phone::new(1).await;
+    let sink = std::net::UdpSocket::bind("0.0.0.0:0").unwrap(); // never read
+    let mut legs = vec![flooder.leg()];
+    for number in 2..=LISTENERS + 1 {
+        let mut leg = flooder.leg();
+        leg.id = format!("phone-{number}");
+        leg.source = number;
+        let ip = Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 2, 0, 0)) + number);
+        leg.transports[0].remote_address = ip.to_string();
+        leg.transports[0].remote_port = sink.local_addr().unwrap().port().into();
+        leg.media[0].slot.as_mut().unwrap().ssrc = 0x5000_0000 + number;
+        legs.push(leg);
+    }
+    let response = rig.apply(request("busy", 1, legs)).await.unwrap();
+    flooder.learn(&response);
+    let (mut alice, mut bob) = (Phone::new(1_001).await, Phone::new(1_002).await);
+    let legs = vec![alice.leg(), bob.leg()];
+    let response = rig.apply(request("calm", 1, legs)).await.unwrap();
+    alice.learn(&response);
+    bob.learn(&response);
+    // Many times what a worker has time for, from a thread of its own.
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = std::thread::spawn({
+        let stop = Arc::clone(&stop);
+        let (socket, to) = (flooder.socket.into_std().unwrap(), flooder.switch.unwrap());
+        move || {
+            let mut packet = peer::rtp(0x1001, 0, 0, &[LOUD; 160]);
+            for sequence in 0..=u16::MAX {
+                packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+                let _ = socket.send_to(&packet, to);
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                if sequence % 8 == 0 {
+                    std::thread::sleep(Duration::from_micros(500));
+                }
+            }
+        }
+    });
+    let mut heard = 0;
+    let mut tick = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..100 {
+        tick.tick().await;
+        alice.say(LOUD).await;
+        while bob.hear(Duration::from_millis(1)).await.is_some() {
+            heard += 1;
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    flood.join().unwrap();
+    while heard < 95 && bob.hear(Duration::from_secs(5)).await.is_some() {
+        heard += 1;
+    }
+    assert!(heard >= 95, "{heard} of 100");
     rig.switch.shutdown().await;
 }
