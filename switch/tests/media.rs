@@ -145,10 +145,10 @@ async fn on_every_address_each_peer_is_answered_from_the_one_it_reached() {
 }
 
 #[tokio::test]
-async fn a_meeting_of_more_than_a_thousand_is_served_by_all_workers_threads() {
-    const LISTENERS: u32 = 1_200;
+async fn a_meeting_of_five_thousand_is_served_by_several_threads() {
+    const LISTENERS: u32 = 5_000;
     let mut rig = Rig::with(switch::Config {
-        capacity: 2_000,
+        capacity: 6_000,
         ..config()
     })
     .await;

@@ -75,6 +75,19 @@ fn table(part: &str, value: &Value) -> String {
             .map(|case| by_number("receivers", case))
             .collect(),
         "meetings" => by_number("meetings", value),
+        "thousands" => {
+            let head = ["case", "threads", "delay p50, µs", "delay p99, µs"];
+            let of = |case: &Value, row: &Value| {
+                vec![
+                    text(&case["case"]),
+                    row["threads"].to_string(),
+                    number(&row["p50_us"], 0),
+                    number(&row["p99_us"], 0),
+                ]
+            };
+            let all = list(value).flat_map(|case| list(&case["rows"]).map(move |r| of(case, r)));
+            rows(&head, all)
+        }
         "rate" => {
             let head = [
                 "case",

@@ -4,8 +4,8 @@
 //! Real loopback sockets. All clients share one socket on every address of 127.0.0.0/8 (see `crowd`), so that
 //! thousands of listeners cost little beside the switch that is measured on the same cores.
 //!
-//! `cargo bench --bench capacity` measures all, or the parts named by arguments (receivers, meetings, rate, memory,
-//! workers), prints a line a result, and keeps results in target/benchmarks/capacity.json.
+//! `cargo bench --bench capacity` measures all, or the parts named by arguments (receivers, meetings, thousands, rate,
+//! memory, workers), prints a line a result, and keeps results in target/benchmarks/capacity.json.
 //! `cargo bench --bench capacity -- --write docs/benchmarks.md` measures nothing: it puts the last results into that
 //! document's tables and draws its plots.
 
@@ -122,7 +122,14 @@ fn workers() -> Ran {
 }
 
 /// What the parts are called, in the order they run in.
-const PARTS: [&str; 5] = ["receivers", "meetings", "workers", "memory", "rate"];
+const PARTS: [&str; 6] = [
+    "receivers",
+    "meetings",
+    "thousands",
+    "workers",
+    "memory",
+    "rate",
+];
 
 fn main() {
     // `cargo bench` passes --bench, `cargo test` does not: then nothing is measured.
@@ -163,6 +170,10 @@ fn measure(part: &str, runtime: &Runtime) -> serde_json::Value {
             spread::receivers(runtime, VIDEO)
         ]),
         "meetings" => spread::meetings(runtime, AUDIO),
+        "thousands" => json!([
+            spread::thousands(runtime, AUDIO),
+            spread::thousands(runtime, VIDEO)
+        ]),
         "workers" => spread::workers(runtime, AUDIO),
         "memory" => memory::measure(runtime),
         _ => json!([rate::measure(runtime, AUDIO), rate::measure(runtime, VIDEO)]),

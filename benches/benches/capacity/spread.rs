@@ -129,6 +129,23 @@ pub fn meetings(runtime: &Runtime, case: Case) -> Value {
     json!({"case": case.to_string(), "rate": RATE, "listeners": case.listeners, "rows": rows, "flat": flat})
 }
 
+/// One meeting of five thousand, by one thread and by two. Only delay is told: the threads that help end with each burst,
+/// and their time with them.
+pub fn thousands(runtime: &Runtime, case: Case) -> Value {
+    let case = Case {
+        listeners: 5_000,
+        ..case
+    };
+    let mut rows = Vec::new();
+    for threads in [1, 2] {
+        let (switch, mut crowd) = crowd_of(runtime, case, 1, threads);
+        let least = rounds(&format!("thousands {case} {threads}"), &mut crowd);
+        runtime.block_on(switch.shutdown());
+        rows.push(json!({"threads": threads, "p50_us": least.p50, "p99_us": least.p99}));
+    }
+    json!({"case": case.to_string(), "rows": rows})
+}
+
 /// Meetings of one worker's switch, and as many for each worker of one with two.
 pub fn workers(runtime: &Runtime, case: Case) -> Value {
     const MEETINGS: usize = 8;
