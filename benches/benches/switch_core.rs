@@ -1,10 +1,12 @@
 //! The switch's path of a packet, piece by piece: header view, rewrite for one and for many
-//! listeners, speaker decision.
+//! listeners, speaker decision, RTCP in and out, and the handshake before all of it.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use switch_core::dtls::{Association, Event, Fingerprint, Identity, Role};
+use switch_core::rtcp::{CompoundBuf, Elements, ReportBlock};
 use switch_core::rtp::{Fixed, HeaderBuf, RtpView};
 use switch_core::speaker::{SpeakerConfig, SpeakerDetector};
 use switch_core::{
@@ -260,5 +262,85 @@ fn speakers(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, header_view, rewrite, speakers);
+/// What a listener sends once a second, and what comes when packets were lost.
+fn rtcp(c: &mut Criterion) {
+    let block = ReportBlock {
+        ssrc: 10,
+        highest: 70_000,
+        ..Default::default()
+    };
+    let report = |buf: &mut CompoundBuf| {
+        buf.clear();
+        buf.receiver_report(5, black_box(&[block, block])) && buf.cname(5, "listener@example")
+    };
+    let mut group = c.benchmark_group("rtcp");
+    let mut buf = CompoundBuf::default();
+    group.bench_function("write_receiver_report", |b| b.iter(|| report(&mut buf)));
+    assert!(report(&mut buf), "fits");
+    group.bench_function("parse_receiver_report", |b| {
+        b.iter(|| Elements::new(black_box(buf.bytes())).count());
+    });
+    let (mut m, now, speaker) = meeting(10);
+    let mut out = Batch {
+        room: Box::new([0; 2_048]),
+        packets: 0,
+    };
+    group.bench_function("handle_receiver_report", |b| {
+        b.iter(|| m.handle_rtcp(now, speaker, T0, black_box(buf.bytes()), &mut out));
+    });
+    // A second of a meeting with nobody talking: its sweeps, and a report to and about every leg.
+    for listeners in [10, 100] {
+        let (mut m, mut now, _) = meeting(listeners);
+        group.bench_function(BenchmarkId::new("second_of_reports", listeners + 1), |b| {
+            b.iter(|| {
+                let end = now + Duration::from_secs(1);
+                while let Some(next) = m.poll_timeout().filter(|next| *next <= end) {
+                    now = now.max(next);
+                    m.handle_timeout(now, &mut out, &mut NoCodecs);
+                }
+                now = end;
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Both sides of a DTLS handshake with certificates on P-256, from the ClientHello to the keys of SRTP.
+fn dtls(c: &mut Criterion) {
+    let (client, server) = (identity(), identity());
+    let expect = |of: &Identity| vec![Fingerprint::new("SHA-256", of.fingerprint()).expect("made")];
+    c.bench_function("dtls_handshake", |b| {
+        b.iter(|| {
+            let now = Instant::now();
+            let mut a = Association::new(&client, Role::Client, expect(&server)).expect("made");
+            let mut b = Association::new(&server, Role::Server, expect(&client)).expect("made");
+            let mut keys = 0;
+            let mut count = |event: Option<Event>| {
+                keys += usize::from(matches!(event, Some(Event::Connected(_))));
+            };
+            count(a.start(now));
+            loop {
+                let mut quiet = true;
+                while let Some(datagram) = a.poll_transmit() {
+                    quiet = false;
+                    count(b.handle_datagram(&datagram, now));
+                }
+                while let Some(datagram) = b.poll_transmit() {
+                    quiet = false;
+                    count(a.handle_datagram(&datagram, now));
+                }
+                if quiet {
+                    break;
+                }
+            }
+            assert_eq!(keys, 2, "both have keys");
+        });
+    });
+}
+
+fn identity() -> Identity {
+    Identity::generate().expect("made")
+}
+
+criterion_group!(benches, header_view, rewrite, speakers, rtcp, dtls);
 criterion_main!(benches);
