@@ -150,6 +150,17 @@ pub fn choose<'a>(meeting: &str, candidates: &[Candidate<'a>]) -> Option<&'a str
     best.map(|(_, id)| id)
 }
 
+/// All candidates in the order in which [`choose`] takes them when those before are not there.
+#[must_use]
+pub fn order<'a>(meeting: &str, mut candidates: Vec<Candidate<'a>>) -> Vec<&'a str> {
+    let mut order = Vec::with_capacity(candidates.len());
+    while let Some(chosen) = choose(meeting, &candidates) {
+        candidates.retain(|c| c.id != chosen);
+        order.push(chosen);
+    }
+    order
+}
+
 /// Weighted rendezvous score: -weight / ln(u), u uniform in (0, 1).
 fn score(meeting: &str, candidate: &Candidate<'_>) -> f64 {
     // In steps of a tenth, so that members whose view of the load differs a little still choose alike.

@@ -109,7 +109,7 @@ impl Runner {
             Input::Switches(switches) => focus.handle_switches(switches),
             Input::SwitchEvent(id, event) => focus.handle_switch_event(now, &id, event),
             Input::Adopt(meeting, claimed) => focus.adopt(now, &meeting, claimed),
-            Input::Lost(meeting) => focus.handle_lost(now, &meeting),
+            Input::Lost(meeting) => focus.handle_owner(now, &meeting, None),
             Input::Drain => focus.drain(),
             Input::Shutdown => focus.shutdown(now),
         }

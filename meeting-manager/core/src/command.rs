@@ -1,11 +1,14 @@
 //! What the core asks its shell to do, and what it is told about the outcome.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use cluster::{Entry, Revision, Txn};
 use control::ApplyRequest;
 use sip::transaction::Transmit;
 
 use crate::ids::{MeetingId, OpId, SwitchId};
+use crate::succession::Ownership;
 
 /// What to do next. Every command with an `op` is answered exactly once by the `handle_*` named there.
 #[derive(Debug)]
@@ -22,6 +25,21 @@ pub enum Command {
         meeting: MeetingId,
         /// What to write as `meeting/<id>` where the meeting is new.
         record: Bytes,
+        /// Who is known to have left it, if anybody: it is taken over from there first.
+        from: Option<Ownership>,
+    },
+    /// A meeting of a member that is gone goes on here. For logs and metrics; not answered.
+    TookOver {
+        /// Which.
+        meeting: MeetingId,
+        /// Whose it was.
+        from: String,
+        /// Its epoch now.
+        epoch: Revision,
+        /// How long after its owner was known to be gone.
+        after: Duration,
+        /// Dialogs that go on.
+        dialogs: usize,
     },
     /// A guarded write. Answer: `handle_store`. A write whose outcome the store does not know is to be
     /// re-read by the shell; only if that fails too it is [`StoreFailure::Unknown`].

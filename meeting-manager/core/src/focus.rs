@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use control::v1 as ctl;
 use sip::dialog::DialogId;
@@ -14,15 +14,19 @@ use crate::caller;
 use crate::command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};
 use crate::config::{FocusConfig, MeetingConfig};
 use crate::ids::{MeetingId, OpId, SwitchId};
-use crate::meeting::{Meeting, State, Waiting};
+use crate::meeting::{Meeting, RETRY_ELSEWHERE, State, Waiting};
 use crate::our_requests::Answer;
 use crate::refusal::Refusal;
 use crate::shared::{
     ACCEPT, ALLOW, DialogUser, OpUse, Purpose, SUPPORTED, Shared, TimerKey, advertise, entry_of,
     is_known,
 };
+use crate::succession::{Ownership, Peer, Succession};
 use crate::switch_choice::SwitchInfo;
 use crate::view::{self, Counts, MeetingView};
+
+/// Retry-After while the store is away.
+const RETRY_STORE: Duration = Duration::from_secs(2);
 
 /// All meetings of a member.
 #[derive(Debug)]
@@ -32,6 +36,7 @@ pub struct Focus {
     /// Answers outside any transaction.
     stateless: Vec<Transmit>,
     draining: bool,
+    succession: Succession,
 }
 
 impl Focus {
@@ -39,6 +44,7 @@ impl Focus {
     #[must_use]
     pub fn new(config: FocusConfig, seed: [u8; 32], now: Instant, unix_ms: u64) -> Self {
         Self {
+            succession: Succession::new(config.member.clone()),
             sh: Shared::new(config, seed, now, unix_ms),
             meetings: BTreeMap::new(),
             stateless: Vec::new(),
@@ -57,10 +63,12 @@ impl Focus {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        match (self.sh.txns.poll_timeout(), self.sh.timers.next()) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let times = [
+            self.sh.txns.poll_timeout(),
+            self.sh.timers.next(),
+            self.succession.poll_timeout(),
+        ];
+        times.into_iter().flatten().min()
     }
 
     // ---- SIP
@@ -129,6 +137,7 @@ impl Focus {
             });
             self.drain_events(now);
         }
+        self.succeed(now);
     }
 
     fn drain_events(&mut self, now: Instant) {
@@ -240,8 +249,7 @@ impl Focus {
     fn on_dialog_request(&mut self, now: Instant, key: ServerKey, request: Message) {
         let found = DialogId::of_request(&request).and_then(|id| self.sh.dialogs.get(&id));
         let Some((meeting, user)) = found.cloned() else {
-            let why = Refusal::new(481, "There is no such dialog");
-            self.sh.refuse(now, key, &request, &why);
+            self.on_unknown_dialog(now, key, request);
             return;
         };
         if *request.method() == Method::Options {
@@ -251,6 +259,28 @@ impl Focus {
         self.with_meeting(now, &meeting, |m, sh| {
             m.on_request(sh, now, &user, key, request)
         });
+    }
+
+    /// A dialog that is not here: it may be in the records of a meeting that is being claimed, or with another member.
+    fn on_unknown_dialog(&mut self, now: Instant, key: ServerKey, request: Message) {
+        let named = sip::Uri::parse(request.request_uri()).ok();
+        let id = named.and_then(|uri| MeetingId::new(&uri.user_decoded()?));
+        if let Some(id) = &id
+            && self.meetings.get(id).is_some_and(Meeting::is_claiming)
+        {
+            let waiting = Waiting {
+                key,
+                request,
+                identity: None,
+            };
+            self.with_meeting(now, id, |m, sh| m.on_entry(sh, now, waiting));
+            return;
+        }
+        let why = match id.filter(|id| self.succession.is_elsewhere(id)) {
+            Some(_) => Refusal::unavailable("Another server has this meeting", RETRY_ELSEWHERE),
+            None => Refusal::new(481, "There is no such dialog"),
+        };
+        self.sh.refuse(now, key, &request, &why);
     }
 
     /// OPTIONS (RFC 3261 §11): what an INVITE would meet.
@@ -304,7 +334,7 @@ impl Focus {
             self.sh.refuse(now, key, &request, &why);
             return;
         }
-        match self.admit(&request) {
+        match self.admit(now, &request) {
             Ok((target, identity)) => {
                 if let Some(entry) = entry.filter(|_| invite) {
                     self.sh.entries.insert(entry, (target.id.clone(), cseq));
@@ -312,7 +342,7 @@ impl Focus {
                 let waiting = Waiting {
                     key,
                     request,
-                    identity,
+                    identity: Some(identity),
                 };
                 self.enter(now, &target, waiting);
             }
@@ -320,10 +350,13 @@ impl Focus {
         }
     }
 
-    fn admit(&mut self, request: &Message) -> Result<(Target, Identity), Refusal> {
+    fn admit(&mut self, now: Instant, request: &Message) -> Result<(Target, Identity), Refusal> {
         let identity = Identity::of(request)?;
         let target = self.target(request.request_uri())?;
         admission::may_enter(&target, &identity)?;
+        if self.sh.is_cut_off(now) {
+            return Err(Refusal::unavailable("The cluster's store is not reached", RETRY_STORE));
+        }
         let load = Load {
             meetings: self.meetings.len(),
             dialogs: self.sh.dialogs.len(),
@@ -348,7 +381,9 @@ impl Focus {
 
     fn enter(&mut self, now: Instant, target: &Target, waiting: Waiting) {
         if !self.meetings.contains_key(&target.id) {
-            let meeting = Meeting::claim(&mut self.sh, target);
+            let from = self.succession.owner(&target.id).cloned();
+            let from = from.filter(|o| !self.succession.is_elsewhere(&target.id) && o.member != self.sh.config.member);
+            let meeting = Meeting::claim(&mut self.sh, target, from);
             self.meetings.insert(target.id.clone(), meeting);
         }
         self.with_meeting(now, &target.id, |m, sh| m.on_entry(sh, now, waiting));
@@ -377,7 +412,7 @@ impl Focus {
         if waiting.is_empty() {
             return;
         }
-        let mut next = Meeting::claim(&mut self.sh, &target);
+        let mut next = Meeting::claim(&mut self.sh, &target, None);
         for waiting in waiting {
             next.on_entry(&mut self.sh, now, waiting);
         }
@@ -394,6 +429,9 @@ impl Focus {
         result: Result<Claimed, StoreFailure>,
     ) {
         if let Some(OpUse::Claim(id)) = self.sh.ops.remove(&op) {
+            if !matches!(result, Ok(Claimed::Ours { .. })) {
+                self.succession.on_claim_failed(now, &id);
+            }
             self.with_meeting(now, &id, |m, sh| m.on_claimed(sh, now, result));
         }
         self.drain_events(now);
@@ -499,26 +537,81 @@ impl Focus {
         if self.meetings.contains_key(id) {
             return;
         }
-        let config = self.sh.config.meetings.get(id).cloned();
-        let target = Target {
-            id: id.clone(),
-            kind: if config.is_some() {
-                admission::MeetingKind::Configured
-            } else {
-                admission::MeetingKind::FirstCall
-            },
-            config: config.unwrap_or_else(MeetingConfig::default),
-        };
+        let target = self.target_of_records(id);
         let meeting = Meeting::unclaimed(&self.sh, &target);
         self.meetings.insert(id.clone(), meeting);
         self.with_meeting(now, id, |m, sh| m.on_claimed(sh, now, Ok(claimed)));
         self.drain_events(now);
     }
 
-    /// The meeting belongs to somebody else now, as the store says: it is forgotten in silence.
-    pub fn handle_lost(&mut self, now: Instant, id: &MeetingId) {
-        self.with_meeting(now, id, |m, sh| m.lose(sh, now));
+    /// The members that live now. Meetings of one that no longer does are taken over by those who are next.
+    pub fn handle_members(&mut self, now: Instant, members: BTreeMap<String, Peer>) {
+        self.succession.set_members(now, members);
+        self.succeed(now);
         self.drain_events(now);
+    }
+
+    /// An owner record was written, or is gone. A meeting that belongs to somebody else now is forgotten in silence.
+    pub fn handle_owner(&mut self, now: Instant, id: &MeetingId, owner: Option<Ownership>) {
+        let deposed = owner.as_ref().is_some_and(|owner| {
+            let older = |m: &Meeting| !m.is_claiming() && m.facts.epoch < owner.epoch;
+            owner.member != self.sh.config.member && self.meetings.get(id).is_some_and(older)
+        });
+        self.succession.set_owner(now, id, owner);
+        if deposed {
+            self.with_meeting(now, id, |m, sh| m.lose(sh, now));
+        }
+        self.succeed(now);
+        self.drain_events(now);
+    }
+
+    /// All owner records as they are now, where changes may have been missed.
+    pub fn handle_owners(&mut self, now: Instant, owners: BTreeMap<MeetingId, Ownership>) {
+        for gone in self.succession.not_among(&owners) {
+            self.handle_owner(now, &gone, None);
+        }
+        for (id, owner) in owners {
+            self.handle_owner(now, &id, Some(owner));
+        }
+    }
+
+    /// Whether the store takes this member for a living one. While it does not, nobody is let in and no dialog changes;
+    /// what needs no record goes on.
+    pub fn handle_standing(&mut self, now: Instant, alive: bool) {
+        self.sh.fenced_since = match alive {
+            true => None,
+            false => self.sh.fenced_since.or(Some(now)),
+        };
+        self.succeed(now);
+    }
+
+    /// Claims what it is our turn to go on with.
+    fn succeed(&mut self, now: Instant) {
+        if self.sh.fenced_since.is_some() {
+            return;
+        }
+        while let Some((id, owner, orphaned_for)) = self.succession.pop_due(now) {
+            if self.meetings.contains_key(&id) {
+                continue;
+            }
+            let target = self.target_of_records(&id);
+            let since = now.checked_sub(orphaned_for).unwrap_or(now);
+            let meeting = Meeting::take_over(&mut self.sh, &target, owner, since);
+            self.meetings.insert(id, meeting);
+        }
+    }
+
+    /// A meeting of which the store knows more than the configuration.
+    fn target_of_records(&self, id: &MeetingId) -> Target {
+        let config = self.sh.config.meetings.get(id).cloned();
+        Target {
+            id: id.clone(),
+            kind: match &config {
+                Some(_) => admission::MeetingKind::Configured,
+                None => admission::MeetingKind::FirstCall,
+            },
+            config: config.unwrap_or_else(MeetingConfig::default),
+        }
     }
 
     /// No new meetings from now on; those that are go on.

@@ -358,8 +358,8 @@ impl Participant {
             return;
         }
         self.stop_repeating(cx);
-        if let Some(text) = self.bye_waits {
-            self.send_bye(cx, text);
+        if self.bye_waits.is_some() {
+            self.send_due_bye(cx);
             return;
         }
         let answer_due = self.exchange.as_ref().is_some_and(|e| {
@@ -506,8 +506,8 @@ impl Participant {
             Some(accepted::Due::GiveUp) => {
                 let adopted = self.accepted_key.is_none();
                 self.stop_repeating(cx);
-                if let Some(text) = self.bye_waits {
-                    self.send_bye(cx, text);
+                if self.bye_waits.is_some() {
+                    self.send_due_bye(cx);
                 } else if adopted {
                     self.ask_again(cx);
                 } else {

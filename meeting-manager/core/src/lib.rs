@@ -4,10 +4,11 @@
 //! transaction layer; everything else of the world (sockets, store, switches, names) is its shell's.
 //!
 //! ```text
-//! focus ── meeting ─┬─ participant ── invite_usage, our_requests, unacknowledged ── exchange ── leg_mapping
-//!                   ├─ switch_link ── switch_choice
-//!                   ├─ roster ── conference_info
-//!                   └─ watchers ── subscription
+//! focus ─┬─ succession
+//!        └─ meeting ─┬─ participant ── invite_usage, our_requests, unacknowledged ── exchange ── leg_mapping
+//!                    ├─ switch_link ── switch_choice
+//!                    ├─ roster ── conference_info
+//!                    └─ watchers ── subscription
 //! ```
 //!
 //! What must outlive a process is in [`record`]s: a dialog's is durable before its 200 goes out.
@@ -35,6 +36,7 @@ mod roster;
 mod shared;
 mod slot_policy;
 mod subscription;
+mod succession;
 mod switch_choice;
 mod switch_link;
 mod timer_queue;
@@ -47,5 +49,6 @@ pub use command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};
 pub use config::{FocusConfig, MeetingConfig, SessionTimerConfig, SubscriptionConfig};
 pub use focus::Focus;
 pub use ids::{MeetingId, OpId, ParticipantId, SourceId, SubscriptionId, SwitchId};
+pub use succession::{Ownership, Peer};
 pub use switch_choice::SwitchInfo;
 pub use view::{Counts, DialogView, MediaView, MeetingView, ParticipantView};

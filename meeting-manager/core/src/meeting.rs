@@ -18,13 +18,13 @@ use cluster::records::keys;
 use cluster::{Entry, Op, Revision, Txn};
 use control::v1 as ctl;
 use sip::Message;
-use sip::dialog::{Dialog, DialogState};
+use sip::dialog::{Dialog, DialogId, DialogState};
 use sip::session_timer::{self, SessionTimer};
 use sip::transaction::ServerKey;
 
 use crate::admission::{self, Identity, MeetingKind, Target};
 use crate::caller;
-use crate::command::{ApplyFailure, Claimed, StoreFailure, Stored};
+use crate::command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};
 use crate::exchange::Carrier;
 use crate::ids::{OpId, ParticipantId, SubscriptionId};
 use crate::our_requests::Answer;
@@ -37,6 +37,7 @@ use crate::shared::{
 };
 use crate::slot_policy;
 use crate::subscription::{self, Holder, SubCx, Subscription};
+use crate::succession::Ownership;
 use crate::switch_link::{Applied, SwitchLink};
 
 /// Requests that may wait for a claim or a release; more are refused with 503.
@@ -46,7 +47,7 @@ const MAX_WAITING: usize = 1_000;
 const RELEASE_RETRY: Duration = Duration::from_secs(1);
 
 /// Retry-After where another member has the meeting: registrars learn of it at once.
-const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// Where a meeting stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +64,8 @@ pub(crate) enum State {
 pub(crate) struct Waiting {
     pub(crate) key: ServerKey,
     pub(crate) request: Message,
-    pub(crate) identity: Identity,
+    /// Who asks to be let in; `None` for a request in a dialog, which its records will tell of.
+    pub(crate) identity: Option<Identity>,
 }
 
 /// See the module.
@@ -79,14 +81,30 @@ pub(crate) struct Meeting {
     order: u64,
     /// Who speaks, as the switch said last.
     pub(crate) speaking: ctl::SlotsEvent,
+    /// Whom it is taken over from, and since when that one is gone.
+    heritage: Option<(String, Instant)>,
 }
 
 impl Meeting {
-    /// A meeting that is to be claimed.
-    pub(crate) fn claim(sh: &mut Shared, target: &Target) -> Self {
+    /// A meeting that is to be claimed, from a member that left it where one did.
+    pub(crate) fn claim(sh: &mut Shared, target: &Target, from: Option<Ownership>) -> Self {
         let record = MeetingRecord::new(target.kind, &target.config);
-        sh.claim(target.id.clone(), to_bytes(&record));
+        sh.claim(target.id.clone(), to_bytes(&record), from);
         Self::unclaimed(sh, target)
+    }
+
+    /// A meeting that is to be taken over from a member that is gone since then.
+    pub(crate) fn take_over(
+        sh: &mut Shared,
+        target: &Target,
+        from: Ownership,
+        since: Instant,
+    ) -> Self {
+        let heritage = Some((from.member.clone(), since));
+        Self {
+            heritage,
+            ..Self::claim(sh, target, Some(from))
+        }
     }
 
     /// A meeting whose claim is known already.
@@ -115,6 +133,7 @@ impl Meeting {
             waiting: Vec::new(),
             order: 0,
             speaking: ctl::SlotsEvent::default(),
+            heritage: None,
         }
     }
 
@@ -167,10 +186,26 @@ impl Meeting {
             }
             return;
         }
+        let Some(identity) = waiting.identity.clone() else {
+            self.on_waited(sh, now, waiting);
+            return;
+        };
         if *waiting.request.method() == sip::Method::Subscribe {
             self.on_first_subscribe(sh, now, &waiting);
-        } else if let Err(why) = self.join(sh, now, &waiting) {
+        } else if let Err(why) = self.join(sh, now, &waiting, &identity) {
             sh.refuse_entry(now, waiting.key, &waiting.request, &why);
+        }
+    }
+
+    /// A request in a dialog has waited for the records, which tell of the dialog or do not.
+    fn on_waited(&mut self, sh: &mut Shared, now: Instant, waiting: Waiting) {
+        let found = DialogId::of_request(&waiting.request).and_then(|id| sh.dialogs.get(&id));
+        match found.cloned() {
+            Some((_, user)) => self.on_request(sh, now, &user, waiting.key, waiting.request),
+            None => {
+                let why = Refusal::new(481, "There is no such dialog");
+                sh.refuse(now, waiting.key, &waiting.request, &why);
+            }
         }
     }
 
@@ -184,6 +219,11 @@ impl Meeting {
         self.waiting.is_empty() && self.seated() == 0
     }
 
+    /// Its records are not known yet.
+    pub(crate) fn is_claiming(&self) -> bool {
+        self.state == State::Claiming
+    }
+
     fn seated(&self) -> usize {
         self.participants
             .values()
@@ -191,7 +231,13 @@ impl Meeting {
             .count()
     }
 
-    fn join(&mut self, sh: &mut Shared, now: Instant, waiting: &Waiting) -> Result<(), Refusal> {
+    fn join(
+        &mut self,
+        sh: &mut Shared,
+        now: Instant,
+        waiting: &Waiting,
+        identity: &Identity,
+    ) -> Result<(), Refusal> {
         admission::has_seat(&self.facts.config, self.seated())?;
         let tag = sh.rng.tag();
         let dialog = Dialog::uas(
@@ -207,7 +253,7 @@ impl Meeting {
         self.facts.sources.insert(source);
         let mut participant = Participant::new(
             id.clone(),
-            waiting.identity.clone(),
+            identity.clone(),
             dialog.clone(),
             source,
             self.order + 1,
@@ -330,6 +376,15 @@ impl Meeting {
                 records,
             }) => {
                 self.adopt(sh, now, epoch, &meeting, records);
+                if let Some((from, since)) = self.heritage.take() {
+                    sh.tell(Command::TookOver {
+                        meeting: self.facts.id.clone(),
+                        from,
+                        epoch,
+                        after: now.saturating_duration_since(since),
+                        dialogs: self.participants.len() + self.subscriptions.len(),
+                    });
+                }
                 for waiting in self.take_waiting() {
                     self.on_entry(sh, now, waiting);
                 }

@@ -186,7 +186,7 @@ pub(crate) struct Participant {
     subscriptions: Vec<SubscriptionState>,
     /// How often these changed: by now, in the record that is being written, in the one that is durable.
     mirrors: Mirrors,
-    /// BYE waits for the ACK (RFC 3261 §15), with this Reason.
+    /// A BYE that is still to be sent, with this Reason.
     pub(crate) bye_waits: Option<&'static str>,
     /// Our 2xx that waits for its ACK, for the record.
     pub(crate) unacknowledged: Option<Unacknowledged>,
@@ -446,6 +446,7 @@ impl Participant {
             (Write::Delete, true) => {
                 self.release.record = false;
                 self.queued = None;
+                self.send_due_bye(cx);
                 self.check_gone(cx);
                 return true;
             }
@@ -510,11 +511,8 @@ impl Participant {
             && joined
         {
             self.release.bye = true;
-            if self.accepted.is_some() {
-                self.bye_waits = Some(text);
-            } else {
-                self.send_bye(cx, text);
-            }
+            self.bye_waits = Some(text);
+            self.send_due_bye(cx);
         } else {
             self.stop_repeating(cx);
         }
@@ -538,8 +536,19 @@ impl Participant {
         }
     }
 
+    /// Sends the BYE that waits, if nothing keeps it: our 2xx has its ACK (RFC 3261 §15), and the store has taken the
+    /// record away, which it does not for a member that has been replaced meanwhile.
+    pub(crate) fn send_due_bye(&mut self, cx: &mut Cx<'_>) {
+        if self.accepted.is_none()
+            && !self.release.record
+            && let Some(text) = self.bye_waits
+        {
+            self.send_bye(cx, text);
+        }
+    }
+
     /// Sends BYE with a Reason that says why (RFC 3326).
-    pub(crate) fn send_bye(&mut self, cx: &mut Cx<'_>, text: &str) {
+    fn send_bye(&mut self, cx: &mut Cx<'_>, text: &str) {
         let mut bye = self.dialog.request(Method::Bye);
         bye.set(HeaderName::Reason, format!("SIP;cause=200;text=\"{text}\""));
         self.bye_waits = None;

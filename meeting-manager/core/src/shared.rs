@@ -16,11 +16,15 @@ use crate::config::FocusConfig;
 use crate::ids::{MeetingId, OpId, ParticipantId, SubscriptionId, SwitchId};
 use crate::refusal::Refusal;
 use crate::rng::Rng;
+use crate::succession::Ownership;
 use crate::switch_choice::SwitchTable;
 use crate::timer_queue::TimerQueue;
 
 /// Above this a request that may go either way goes over TCP (RFC 3261 §18.1.1: 200 bytes below the MTU).
 const UDP_LIMIT: usize = 1_300;
+
+/// How long a member without a lease goes on as if nothing were: etcd elects a leader in that time.
+const FENCE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Methods this element takes, for Allow.
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, SUBSCRIBE, INFO";
@@ -165,6 +169,8 @@ pub(crate) struct Shared {
     unresolved: BTreeMap<OpId, Unresolved>,
     next_op: u64,
     clock: (Instant, u64),
+    /// Since when the store does not take this member for a living one.
+    pub(crate) fenced_since: Option<Instant>,
 }
 
 impl Shared {
@@ -186,6 +192,7 @@ impl Shared {
             unresolved: BTreeMap::new(),
             next_op: 0,
             clock: (now, unix_ms),
+            fenced_since: None,
         }
     }
 
@@ -209,13 +216,26 @@ impl Shared {
         op
     }
 
-    pub(crate) fn claim(&mut self, meeting: MeetingId, record: Bytes) {
+    pub(crate) fn claim(&mut self, meeting: MeetingId, record: Bytes, from: Option<Ownership>) {
         let op = self.op(OpUse::Claim(meeting.clone()));
         self.commands.push_back(Command::Claim {
             op,
             meeting,
             record,
+            from,
         });
+    }
+
+    /// Tells the shell something that it does not answer.
+    pub(crate) fn tell(&mut self, command: Command) {
+        self.commands.push_back(command);
+    }
+
+    /// The store cannot be reached, or does not know this member, and for longer than it takes to elect a leader: what
+    /// would change a record is refused at once.
+    pub(crate) fn is_cut_off(&self, now: Instant) -> bool {
+        self.fenced_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= FENCE_PATIENCE)
     }
 
     pub(crate) fn store(&mut self, purpose: OpUse, txn: Txn) {

@@ -12,7 +12,7 @@ use cluster::{Compare, Entry, Op, Revision, Txn};
 use control::v1 as ctl;
 use meeting_core::{
     ApplyFailure, Claimed, Command, Counts, Focus, FocusConfig, MeetingConfig, MeetingId, OpId,
-    StoreFailure, Stored, SwitchId, SwitchInfo,
+    Ownership, Peer, StoreFailure, Stored, SwitchId, SwitchInfo,
 };
 use sip::{HeaderName, Hop, Limits, Message, Method, Transport};
 
@@ -174,6 +174,8 @@ pub struct World {
     pub held: VecDeque<Command>,
     pub wire: VecDeque<Message>,
     pub config: FocusConfig,
+    /// Meetings of others that a focus has said to go on with.
+    pub taken_over: Vec<MeetingId>,
 }
 
 pub fn config() -> FocusConfig {
@@ -217,9 +219,47 @@ impl World {
             held: VecDeque::new(),
             wire: VecDeque::new(),
             config,
+            taken_over: Vec::new(),
         };
         world.announce_switches();
         world
+    }
+
+    /// The member is gone for good and another one is there, which has read who owned what; the one before comes back
+    /// for tests in which it was only paused.
+    pub fn another_member(&mut self, member: &str) -> Focus {
+        let unix = UNIX_START + u64::try_from((self.now - self.start).as_millis()).unwrap();
+        self.wire.clear();
+        let config = FocusConfig {
+            member: member.into(),
+            ..self.config.clone()
+        };
+        let next = Focus::new(config, [11; 32], self.now, unix);
+        let before = std::mem::replace(&mut self.focus, next);
+        self.announce_switches();
+        for (meeting, owner) in self.owners() {
+            self.focus.handle_owner(self.now, &meeting, Some(owner));
+        }
+        before
+    }
+
+    /// Owner records, all of the member that the world began with.
+    pub fn owners(&self) -> Vec<(MeetingId, Ownership)> {
+        let prefix = keys::owners();
+        let owner = |(key, (_, revision)): (&String, &(Bytes, u64))| {
+            let id = MeetingId::new(key.strip_prefix(&prefix)?)?;
+            let member = self.config.member.clone();
+            let epoch = Revision(*revision);
+            Some((id, Ownership { member, epoch }))
+        };
+        self.store.iter().filter_map(owner).collect()
+    }
+
+    /// These members live now.
+    pub fn members(&mut self, living: &[&str]) {
+        let living = living.iter().map(|id| ((*id).to_owned(), Peer::default()));
+        self.focus.handle_members(self.now, living.collect());
+        self.run();
     }
 
     pub fn announce_switches(&mut self) {
@@ -335,7 +375,9 @@ impl World {
                 op,
                 meeting,
                 record,
-            } => self.perform_claim(op, &meeting, record),
+                from,
+            } => self.perform_claim(op, &meeting, record, from),
+            Command::TookOver { meeting, .. } => self.taken_over.push(meeting),
             Command::Store { op, txn } => {
                 let result = match self.faults.store.pop_front() {
                     Some(StoreFailure::Unknown) => {
@@ -367,7 +409,13 @@ impl World {
         }
     }
 
-    fn perform_claim(&mut self, op: OpId, meeting: &MeetingId, record: Bytes) {
+    fn perform_claim(
+        &mut self,
+        op: OpId,
+        meeting: &MeetingId,
+        record: Bytes,
+        from: Option<Ownership>,
+    ) {
         if let Some(failure) = self.faults.claim.pop_front() {
             self.focus.handle_claimed(self.now, op, Err(failure));
             return;
@@ -379,6 +427,12 @@ impl World {
         }
         let owner = keys::owner(meeting.as_str());
         let epoch = match self.store.get(&owner) {
+            Some((_, revision)) if from.is_some_and(|from| from.epoch.0 == *revision) => {
+                self.revision += 1;
+                self.store
+                    .insert(owner, (Bytes::from_static(b"{}"), self.revision));
+                self.revision
+            }
             Some((_, revision)) => *revision,
             None => {
                 self.revision += 1;
@@ -476,6 +530,19 @@ impl World {
         self.switch_event(ctl::event::Event::Leg(ctl::LegEvent {
             meeting: meeting.into(),
             epoch,
+            leg,
+            kind: kind.into(),
+            ..ctl::LegEvent::default()
+        }));
+    }
+
+    /// As [`Self::leg_event`], told to a member that no longer is the owner: with the epoch it knows.
+    pub fn leg_event_of_old(&mut self, meeting: &str, kind: ctl::leg_event::Kind) {
+        let legs = &self.switches["sw1"].meetings[meeting].1;
+        let leg = legs.keys().next().unwrap().clone();
+        self.switch_event(ctl::event::Event::Leg(ctl::LegEvent {
+            meeting: meeting.into(),
+            epoch: 0,
             leg,
             kind: kind.into(),
             ..ctl::LegEvent::default()
