@@ -63,11 +63,12 @@ impl Focus {
     /// When [`Self::handle_timeout`] wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let times = [
-            self.sh.txns.poll_timeout(),
-            self.sh.timers.next(),
-            self.succession.poll_timeout(),
-        ];
+        // A member without a lease takes nothing over.
+        let claims = match self.sh.fenced_since {
+            Some(_) => None,
+            None => self.succession.poll_timeout(),
+        };
+        let times = [self.sh.txns.poll_timeout(), self.sh.timers.next(), claims];
         times.into_iter().flatten().min()
     }
 

@@ -190,11 +190,30 @@ impl Meeting {
             self.on_waited(sh, now, waiting);
             return;
         };
+        if self.has_come_before(sh, now, &waiting) {
+            return;
+        }
         if *waiting.request.method() == sip::Method::Subscribe {
             self.on_first_subscribe(sh, now, &waiting);
         } else if let Err(why) = self.join(sh, now, &waiting, &identity) {
             sh.refuse_entry(now, waiting.key, &waiting.request, &why);
         }
+    }
+
+    /// An INVITE that the member before has accepted is due its 200, not another dialog.
+    fn has_come_before(&mut self, sh: &mut Shared, now: Instant, waiting: &Waiting) -> bool {
+        let same = |p: &&Participant| p.is_made_by(&waiting.request);
+        let Some(id) = self.participants.values().find(same).map(|p| p.id.clone()) else {
+            return false;
+        };
+        let answered = self.with_participant(sh, now, &id, |p, cx| {
+            p.accept_again(cx, waiting.key, &waiting.request)
+        });
+        if answered != Some(true) {
+            let why = Refusal::new(482, "This request has come already, on another path");
+            sh.refuse(now, waiting.key, &waiting.request, &why);
+        }
+        true
     }
 
     /// A request in a dialog has waited for the records, which tell of the dialog or do not.
@@ -494,8 +513,8 @@ impl Meeting {
                 Subscription::adopt(state, holder, at, version),
             );
         }
-        self.participants
-            .insert(id, Participant::adopt(record, revision));
+        let participant = Participant::adopt(sh, now, record, revision);
+        self.participants.insert(id, participant);
     }
 
     /// A dialog record was written or deleted, or not.

@@ -13,6 +13,7 @@
 //! What the INVITE usage does is in `invite_usage.rs`, an offer/answer exchange in `exchange.rs`.
 
 use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use cluster::records::{RECORD_VERSION, keys};
@@ -21,7 +22,7 @@ use sip::accepted::Accepted;
 use sip::dialog::{Dialog, DialogState};
 use sip::offer_answer::{LocalMedia, Plan};
 use sip::reliable::Reliable;
-use sip::session_timer::SessionTimer;
+use sip::session_timer::{self, SessionTimer};
 use sip::transaction::ServerKey;
 use sip::{HeaderName, Method};
 
@@ -42,6 +43,19 @@ use crate::switch_link::SwitchLink;
 
 /// How long after a deletion that the store refused it is tried again.
 const DELETE_RETRY: Duration = Duration::from_secs(1);
+
+/// A number that is another one when what changed in a record matters to whoever goes on with the dialog: not CSeqs,
+/// of which there is a reserve, nor when the session was last refreshed.
+fn essence(record: &ParticipantRecord) -> u64 {
+    let mut record = record.clone();
+    let terms = record.timer.terms();
+    record.dialog.local_cseq = 0;
+    record.dialog.remote_cseq = None;
+    record.timer = SessionTimer::new(session_timer::Policy::default());
+    let mut hasher = DefaultHasher::new();
+    (to_bytes(&record), terms).hash(&mut hasher);
+    hasher.finish()
+}
 
 /// What all participants of a meeting have in common.
 #[derive(Debug)]
@@ -193,6 +207,8 @@ pub(crate) struct Participant {
     /// The record says so.
     pub(crate) stored_unacknowledged: bool,
     known: Known,
+    /// Of the record that is in the store, or being written.
+    essence: Option<u64>,
     writing: Option<Write>,
     queued: Option<Write>,
     stored_cseq: u32,
@@ -244,6 +260,7 @@ impl Participant {
             unacknowledged: None,
             stored_unacknowledged: false,
             known: Known::Absent,
+            essence: None,
             writing: None,
             queued: None,
             release: Release::default(),
@@ -251,13 +268,21 @@ impl Participant {
     }
 
     /// From a record of this meeting. The peer may have seen CSeqs beyond the stored one.
-    pub(crate) fn adopt(record: ParticipantRecord, revision: Revision) -> Self {
+    pub(crate) fn adopt(
+        sh: &mut Shared,
+        now: Instant,
+        record: ParticipantRecord,
+        revision: Revision,
+    ) -> Self {
+        let essence = essence(&record);
         let mut dialog = record.dialog;
         dialog.local_cseq = dialog.local_cseq.saturating_add(CSEQ_RESERVE);
         // The first record is written before the 200 goes out.
         dialog.state = DialogState::Confirmed;
         let mut timer = record.timer;
-        timer.on_taken_over();
+        // Not all at once.
+        let share = u32::try_from(sh.rng.below(1_000)).unwrap_or(0);
+        timer.on_taken_over(Duration::from_millis(sh.unix_ms(now)), share);
         Self {
             joined_at: record.joined_at,
             phase: Phase::Joined,
@@ -269,6 +294,7 @@ impl Participant {
             stored_unacknowledged: record.unacknowledged.is_some(),
             unacknowledged: record.unacknowledged,
             known: Known::At(revision),
+            essence: Some(essence),
             ..Self::new(
                 record.id,
                 record.identity,
@@ -286,9 +312,9 @@ impl Participant {
 
     // ---- the record
 
-    fn record(&self, cx: &Cx<'_>) -> Option<DialogRecord> {
+    fn record(&self, cx: &Cx<'_>) -> Option<Box<ParticipantRecord>> {
         let (plan, local, timer) = self.next_state(cx)?;
-        Some(DialogRecord::Participant(Box::new(ParticipantRecord {
+        Some(Box::new(ParticipantRecord {
             version: RECORD_VERSION,
             id: self.id.clone(),
             source: self.source,
@@ -305,7 +331,28 @@ impl Participant {
             timer,
             subscriptions: self.subscriptions.clone(),
             unacknowledged: self.still_unacknowledged(cx),
-        })))
+        }))
+    }
+
+    /// Whether the store has all of a record that whoever goes on with the dialog needs.
+    fn is_stored(&self, record: &ParticipantRecord) -> bool {
+        let stored = |record: &ParticipantRecord| {
+            matches!(self.known, Known::At(_)) && self.essence == Some(essence(record))
+        };
+        let used = record.dialog.local_cseq.saturating_sub(self.stored_cseq);
+        if used >= CSEQ_RESERVE / 2 {
+            return false;
+        }
+        if stored(record) {
+            return true;
+        }
+        // A re-INVITE whose 200 is lost comes again; what it asks for is there.
+        let again = self.incoming.as_ref().is_some_and(|i| !i.initial);
+        again && !self.stored_unacknowledged && {
+            let mut record = record.clone();
+            record.unacknowledged = None;
+            stored(&record)
+        }
     }
 
     /// The switch's instance, if the peer will know the keys once the answer that waits for the record is out.
@@ -400,6 +447,17 @@ impl Participant {
                 }
                 return;
             };
+            if self.is_stored(&record) {
+                self.mirrors.durable = self.mirrors.latest;
+                if write == Write::Step {
+                    self.on_step_stored(cx);
+                }
+                return;
+            }
+            if write == Write::Step && cx.sh.is_cut_off(cx.now) {
+                self.on_step_failed(cx);
+                return;
+            }
             match self.known {
                 Known::Absent => txn.compares.push(Compare::Absent(key.clone())),
                 Known::At(revision) => txn.compares.push(Compare::Unchanged(key.clone(), revision)),
@@ -407,6 +465,8 @@ impl Participant {
             }
             self.stored_cseq = self.dialog.local_cseq;
             self.mirrors.writing = self.mirrors.latest;
+            self.essence = Some(essence(&record));
+            let record = DialogRecord::Participant(record);
             self.on_record_made(cx, &record);
             txn.ops.push(Op::Put(key, to_bytes(&record), None));
         }
@@ -436,8 +496,12 @@ impl Participant {
                 };
                 true
             }
-            Err(StoreFailure::Unavailable) => false,
+            Err(StoreFailure::Unavailable) => {
+                self.essence = None;
+                false
+            }
             Err(StoreFailure::Unknown) => {
+                self.essence = None;
                 self.known = Known::Uncertain;
                 false
             }

@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use sip::accepted::Accepted;
 use sip::offer_answer;
-use sip::{HeaderName, Limits, Message, StatusCode};
+use sip::transaction::ServerKey;
+use sip::{HeaderName, Limits, Message, Method, StatusCode};
 
 use crate::exchange::{Carrier, Exchange, Stage, Told};
 use crate::invite_usage::Incoming;
@@ -131,6 +132,41 @@ impl Participant {
         cx.sh.respond_again(response.clone());
         self.accepted = Some(Accepted::new(cx.now, response, &cx.sh.config.timers));
         self.arm_accepted(cx);
+    }
+
+    /// Whether the request is the INVITE that made this dialog, come on another path.
+    pub(crate) fn is_made_by(&self, request: &Message) -> bool {
+        let id = &self.dialog.id;
+        let tag = request.from().ok();
+        *request.method() == Method::Invite
+            && request.call_id() == id.call_id
+            && tag.is_some_and(|from| from.tag().unwrap_or("") == id.remote_tag)
+            && request.cseq().ok().map(|c| c.number) == self.dialog.remote_cseq
+    }
+
+    /// Answers an INVITE, come again, with the 2xx that waits for its ACK. `false` where none does.
+    pub(crate) fn accept_again(
+        &mut self,
+        cx: &mut Cx<'_>,
+        key: ServerKey,
+        request: &Message,
+    ) -> bool {
+        let waiting = self.unacknowledged.clone();
+        let response = waiting.and_then(|waiting| self.response_again(&waiting));
+        let (Some(mut response), true) = (response, self.accepted.is_some()) else {
+            return false;
+        };
+        // It goes back the way that this one came.
+        response.remove(HeaderName::Via);
+        let vias: Vec<String> = request.values(HeaderName::Via).map(str::to_owned).collect();
+        for via in vias.into_iter().rev() {
+            response.push_front(HeaderName::Via, via);
+        }
+        cx.sh.respond(cx.now, key, response.clone());
+        self.accepted = Some(Accepted::new(cx.now, response, &cx.sh.config.timers));
+        self.accepted_key = Some(key);
+        self.arm_accepted(cx);
+        true
     }
 
     /// `None` where the record's text is none.

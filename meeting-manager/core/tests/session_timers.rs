@@ -169,10 +169,8 @@ fn behaviour_23_the_refresher_survives_a_restart() {
     join(&mut world, &mut alice);
     world.advance(Duration::from_secs(600));
     world.restart_focus();
-    assert!(world.sent().is_empty());
-    world.advance(Duration::from_secs(295));
-    assert!(world.sent().is_empty());
-    world.advance(Duration::from_secs(10));
+    // Nobody has written down when the last refresh was: there is one soon, but not of all calls at once.
+    world.advance(Duration::from_secs(434));
     let update = world.sent().remove(0);
     assert_eq!(*update.method(), Method::Update);
     let ok = alice.respond(&update, 200, "", None);

@@ -196,9 +196,12 @@ fn while_the_store_is_away_nobody_is_let_in_but_calls_go_on_and_may_end() {
     world.advance(Duration::from_secs(3));
     world.faults.hold_store = true;
 
-    let invite = Ua::new("carol").invite(PHONE_OFFER, "");
+    let mut carol = Ua::new("carol");
+    let invite = carol.invite(PHONE_OFFER, "");
     world.send(&invite);
     let answer = world.answer();
+    let ack = carol.ack_refusal(&answer);
+    world.send(&ack);
     assert_eq!(code(&answer), 503);
     assert!(answer.header(HeaderName::RetryAfter).is_some());
     let info = alice.request("INFO", "", None);
@@ -209,7 +212,10 @@ fn while_the_store_is_away_nobody_is_let_in_but_calls_go_on_and_may_end() {
     assert_eq!(code(&world.answer()), 200, "a refresh changes no record");
     let hold = alice.invite(PHONE_HOLD, "");
     world.send(&hold);
-    assert_eq!(code(&world.answer()), 503, "at once, not after a time-out");
+    let answer = world.answer();
+    assert_eq!(code(&answer), 503, "at once, not after a time-out");
+    let ack = alice.ack_refusal(&answer);
+    world.send(&ack);
     leave(&mut world, &mut bob);
     assert_eq!(dialogs(&world.focus), 2, "its record is still there");
 

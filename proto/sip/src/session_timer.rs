@@ -454,10 +454,38 @@ impl SessionTimer {
             .then_some(Due::Refresh)
     }
 
-    /// A dialog was taken over: what was under way is not, so that a refresh is sent when due.
-    pub fn on_taken_over(&mut self) {
-        if let State::Running { refreshing, .. } = &mut self.state {
-            *refreshing = false;
+    /// A dialog was taken over, whose latest refreshes nobody has written down: the peer has a whole interval from now
+    /// on for its next one; ours is due in the first half of the time that is surely left, after so many per mille of that
+    /// half, which should differ from dialog to dialog.
+    pub fn on_taken_over(&mut self, now_unix: Duration, share: u32) {
+        let State::Running {
+            interval,
+            ours,
+            since_ms,
+            refreshing,
+            retry_ms,
+        } = &mut self.state
+        else {
+            return;
+        };
+        *refreshing = false;
+        *since_ms = millis(now_unix);
+        if *ours {
+            let whole = Duration::from_secs(u64::from(*interval));
+            // We refresh after half the interval, so that at least the other half is left.
+            *since_ms = millis(now_unix.saturating_sub(whole / 2));
+            let left = whole / 2 - EARLY.min(whole / 3);
+            let wait = left / 2 * share.min(1_000) / 1_000;
+            *retry_ms = millis(now_unix.saturating_add(wait));
+        }
+    }
+
+    /// The interval in seconds, and whether refreshing is our part; `None` where nobody refreshes.
+    #[must_use]
+    pub fn terms(&self) -> Option<(u32, bool)> {
+        match self.state {
+            State::Running { interval, ours, .. } => Some((interval, ours)),
+            State::Inactive => None,
         }
     }
 }

@@ -236,13 +236,27 @@ fn a_422_is_heeded_once_and_the_retry_says_so() {
 }
 
 #[test]
-fn a_stored_timer_goes_on_elsewhere_with_the_same_moments() {
+fn a_stored_timer_goes_on_elsewhere() {
     let mut timer = as_uas("1800;refresher=uas");
     timer.on_refresh_sent();
     let text = serde_json::to_string(&timer).expect("plain data");
     let mut restored: SessionTimer = serde_json::from_str(&text).expect("what was just written");
     assert_eq!(restored, timer);
-    restored.on_taken_over();
-    assert_eq!(restored.expires_at(), timer.expires_at());
-    assert_eq!(restored.due(NOW + s(901)), Some(Due::Refresh));
+    let taken_over = NOW + s(700);
+    restored.on_taken_over(taken_over, 500);
+    assert_eq!(restored.terms(), Some((1800, true)));
+    assert_eq!(restored.due(taken_over + s(216)), None);
+    assert_eq!(restored.due(taken_over + s(217)), Some(Due::Refresh));
+    // 32 s before half the interval is over: the peer heard of us less than the other half ago.
+    assert_eq!(restored.expires_at(), Some(taken_over + s(900 - 32)));
+}
+
+#[test]
+fn a_peer_that_refreshes_has_a_whole_interval_after_a_takeover() {
+    let mut timer = as_uas("1800;refresher=uac");
+    let taken_over = NOW + s(1700);
+    timer.on_taken_over(taken_over, 500);
+    assert_eq!(timer.terms(), Some((1800, false)));
+    assert_eq!(timer.refresh_at(), None);
+    assert_eq!(timer.expires_at(), Some(taken_over + s(1800 - 32)));
 }
