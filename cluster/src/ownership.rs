@@ -72,6 +72,31 @@ pub async fn take_over(
     settle(store, &key, member, store.txn(txn).await).await
 }
 
+/// Goes on with a meeting that an earlier process of the same member left, under a new epoch: should that process be
+/// alive after all, it is fenced.
+///
+/// # Errors
+/// The store's; after [`StoreError::Unknown`] look at the owner record again.
+pub async fn renew(
+    store: &dyn Store,
+    meeting: &str,
+    epoch: Revision,
+    member: &str,
+) -> Result<Claim, StoreError> {
+    let key = keys::owner(meeting);
+    let txn = Txn {
+        compares: vec![
+            Compare::Unchanged(key.clone(), epoch),
+            Compare::Present(keys::member(member)),
+        ],
+        ops: vec![put(&key, member)],
+    };
+    match store.txn(txn).await? {
+        TxnOutcome::Committed(epoch) => Ok(Claim::Mine(epoch)),
+        TxnOutcome::Conflict => Ok(Claim::Refused),
+    }
+}
+
 /// Gives a meeting up; `false` when it was not the caller's any more.
 ///
 /// # Errors

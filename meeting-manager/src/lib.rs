@@ -8,6 +8,7 @@
 mod admin;
 mod config;
 pub mod metrics;
+mod peers;
 mod runner;
 mod store_ops;
 mod switches;
@@ -17,19 +18,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use cluster::records::{Member, Owner, RECORD_VERSION, keys};
-use cluster::store::MAX_PAGE;
+use cluster::records::{Member, RECORD_VERSION, keys};
 use cluster::{Cache, LeaseKeeper, LeaseTimes, Store, StoreError};
-use meeting_core::{Counts, Focus, FocusConfig, MeetingId};
+use meeting_core::{Counts, Focus, FocusConfig};
 use parking_lot::Mutex;
 use rand::RngCore;
 use sip::Transport;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use transport::{BindError, Listen, Options, Transports};
 
 pub use config::{Config, FirstCall, Invalid, Meeting};
+use peers::Peers;
 use runner::{Input, Runner};
 use switches::Switches;
 
@@ -46,6 +47,9 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// How long meetings of an earlier process wait for a switch to register: with none their calls would be ended.
 const SWITCH_WAIT: Duration = Duration::from_secs(3);
+
+/// Meetings claimed at once.
+const CLAIMS_AT_ONCE: usize = 64;
 
 /// How often the member's load is written, and a shutdown looks whether all is over.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
@@ -170,90 +174,33 @@ impl MeetingManager {
             .map_err(|_| StartError::StoreSilent)??;
         let lease = Arc::new(lease);
         self.publish_load(&lease);
-        self.lease = Some(lease);
-        let left = self.left_meetings(&*store).await?;
+        self.lease = Some(Arc::clone(&lease));
+        let peers = Peers::start(&store);
+        tokio::time::timeout(FIRST_LOOK, peers.ready())
+            .await
+            .map_err(|_| StartError::StoreSilent)?;
         tokio::spawn(Arc::clone(&self.switches).follow(cache.clone(), self.stop.clone()));
-        if !left.is_empty() {
+        if peers.has_meetings_of(&self.config.id) {
             wait_for_switch(&cache).await;
         }
         self.focus
             .lock()
             .handle_switches(self.switches.sync(&cache));
-        self.follow_owners(&store);
         let runner = Runner {
             focus: Arc::clone(&self.focus),
             store,
             transports: self.transports.clone(),
             switches: Arc::clone(&self.switches),
             member: self.config.id.clone(),
+            lease,
+            claims: Arc::new(Semaphore::new(CLAIMS_AT_ONCE)),
             inputs: self.inputs.clone(),
             stop: self.stop.clone(),
         };
         self.run = Some(tokio::spawn(runner.run(sip, receiver)));
-        for (id, claimed) in left {
-            tracing::info!(meeting = %id, "going on with a meeting of an earlier process");
-            let _ = self.inputs.send(Input::Adopt(id, claimed)).await;
-        }
+        let (inputs, stop) = (self.inputs.clone(), self.stop.clone());
+        tokio::spawn(async move { stop.run_until_cancelled(peers.follow(inputs)).await });
         Ok(())
-    }
-
-    /// Meetings that an earlier process of this name owned, with their records.
-    async fn left_meetings(
-        &self,
-        store: &dyn Store,
-    ) -> Result<Vec<(MeetingId, meeting_core::Claimed)>, StoreError> {
-        let mut found = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let prefix = keys::owners();
-            let page = store.range(&prefix, MAX_PAGE, after.as_deref()).await?;
-            for entry in &page.entries {
-                let owner = serde_json::from_slice::<Owner>(&entry.value);
-                let id = entry.key.strip_prefix(&prefix).and_then(MeetingId::new);
-                let (Ok(owner), Some(id)) = (owner, id) else {
-                    continue;
-                };
-                if owner.member == self.config.id {
-                    let claimed =
-                        store_ops::load(store, id.as_str(), entry.modified, bytes::Bytes::new())
-                            .await?;
-                    found.push((id, claimed));
-                }
-            }
-            after = page.entries.last().map(|e| e.key.clone());
-            if !page.more {
-                return Ok(found);
-            }
-        }
-    }
-
-    /// A meeting whose owner record names another member now is no longer ours.
-    fn follow_owners(&self, store: &Arc<dyn Store>) {
-        let owners = Cache::<Owner>::owners(Arc::clone(store));
-        let (inputs, stop, member) = (
-            self.inputs.clone(),
-            self.stop.clone(),
-            self.config.id.clone(),
-        );
-        tokio::spawn(async move {
-            let mut changes = owners.subscribe();
-            let prefix = keys::owners();
-            loop {
-                let change = tokio::select! {
-                    change = changes.next() => change,
-                    () = stop.cancelled() => return,
-                };
-                match change {
-                    Some(cluster::Change::Put(key, owner)) if owner.value.member != member => {
-                        if let Some(id) = key.strip_prefix(&prefix).and_then(MeetingId::new) {
-                            let _ = inputs.send(Input::Lost(id)).await;
-                        }
-                    }
-                    Some(_) => {}
-                    None => return,
-                }
-            }
-        });
     }
 
     /// Registrars choose whom a new meeting goes to by the load.

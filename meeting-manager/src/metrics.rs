@@ -1,11 +1,13 @@
 //! The meeting manager's metrics, each described once.
 
+use std::time::Duration;
+
 use meeting_core::Counts;
 use sip::Message;
 
 /// Describes them; call once a recorder is installed.
 pub fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge};
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_counter!(
         "rostrum_manager_messages_total",
         Unit::Count,
@@ -41,6 +43,16 @@ pub fn describe() {
         Unit::Count,
         "Operations of store and switches under way"
     );
+    describe_histogram!(
+        "rostrum_manager_takeover_seconds",
+        Unit::Seconds,
+        "From a member's end to its meeting going on here, one value a meeting"
+    );
+}
+
+/// A meeting of a member that is gone goes on here.
+pub(crate) fn took_over(after: Duration) {
+    metrics::histogram!("rostrum_manager_takeover_seconds").record(after.as_secs_f64());
 }
 
 pub(crate) fn message_received(message: &Message) {

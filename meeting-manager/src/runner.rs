@@ -5,16 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cluster::Store;
+use cluster::{LeaseKeeper, Store};
 use control::v1 as ctl;
 use meeting_core::{
-    ApplyFailure, Claimed, Command, Focus, MeetingId, OpId, StoreFailure, Stored, SwitchId,
-    SwitchInfo,
+    ApplyFailure, Claimed, Command, Focus, MeetingId, OpId, Ownership, Peer, StoreFailure, Stored,
+    SwitchId, SwitchInfo,
 };
 use parking_lot::Mutex;
 use sip::transaction::ClientKey;
 use sip::{Limits, Message};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use transport::Transports;
 
@@ -31,8 +31,12 @@ pub(crate) enum Input {
     Resolved(OpId, Vec<SocketAddr>),
     Switches(BTreeMap<SwitchId, SwitchInfo>),
     SwitchEvent(SwitchId, ctl::Event),
-    Adopt(MeetingId, Claimed),
-    Lost(MeetingId),
+    /// The members that live.
+    Members(BTreeMap<String, Peer>),
+    /// An owner record was written, or is gone.
+    Owner(MeetingId, Option<Ownership>),
+    /// All owner records, where changes may have been missed.
+    Owners(BTreeMap<MeetingId, Ownership>),
     Drain,
     Shutdown,
 }
@@ -44,6 +48,9 @@ pub(crate) struct Runner {
     pub(crate) transports: Transports,
     pub(crate) switches: Arc<Switches>,
     pub(crate) member: String,
+    pub(crate) lease: Arc<LeaseKeeper>,
+    /// Meetings claimed at once: a dead member may have had a thousand.
+    pub(crate) claims: Arc<Semaphore>,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) stop: CancellationToken,
 }
@@ -56,8 +63,15 @@ impl Runner {
         mut inputs: mpsc::Receiver<Input>,
     ) {
         let limits = Limits::default();
+        let mut standing = self.lease.standing();
         loop {
-            let deadline = self.focus.lock().poll_timeout();
+            // Before anything is done: this process may have been stopped for a while.
+            let fenced = self.lease.is_fenced();
+            let deadline = {
+                let mut focus = self.focus.lock();
+                focus.handle_standing(Instant::now(), !fenced);
+                focus.poll_timeout()
+            };
             let sleep = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -69,7 +83,12 @@ impl Runner {
                 biased;
                 () = self.stop.cancelled() => return,
                 Some(input) = inputs.recv() => self.on_input(input),
-                () = sleep => self.focus.lock().handle_timeout(Instant::now()),
+                () = sleep => {
+                    let mut focus = self.focus.lock();
+                    focus.handle_standing(Instant::now(), !self.lease.is_fenced());
+                    focus.handle_timeout(Instant::now());
+                }
+                Ok(()) = standing.changed() => {}
                 Some(input) = sip.recv() => self.on_sip(input, &limits),
                 else => return,
             }
@@ -108,8 +127,9 @@ impl Runner {
             Input::Resolved(op, addresses) => focus.handle_resolved(now, op, &addresses),
             Input::Switches(switches) => focus.handle_switches(switches),
             Input::SwitchEvent(id, event) => focus.handle_switch_event(now, &id, event),
-            Input::Adopt(meeting, claimed) => focus.adopt(now, &meeting, claimed),
-            Input::Lost(meeting) => focus.handle_owner(now, &meeting, None),
+            Input::Members(members) => focus.handle_members(now, members),
+            Input::Owner(meeting, owner) => focus.handle_owner(now, &meeting, owner),
+            Input::Owners(owners) => focus.handle_owners(now, owners),
             Input::Drain => focus.drain(),
             Input::Shutdown => focus.shutdown(now),
         }
@@ -136,13 +156,28 @@ impl Runner {
                 op,
                 meeting,
                 record,
+                from,
             } => {
                 let store = Arc::clone(&self.store);
                 let member = self.member.clone();
+                let claims = Arc::clone(&self.claims);
                 tokio::spawn(async move {
-                    let result = store_ops::claim(&*store, meeting.as_str(), &member, record).await;
+                    // Never closed.
+                    let _turn = claims.acquire().await;
+                    let meeting = meeting.as_str();
+                    let result = store_ops::claim(&*store, meeting, &member, record, from).await;
                     answer(&inputs, Input::Claimed(op, result)).await;
                 });
+            }
+            Command::TookOver {
+                meeting,
+                from,
+                epoch,
+                after,
+                dialogs,
+            } => {
+                tracing::warn!(%meeting, from, epoch = epoch.0, ?after, dialogs, "took a meeting over");
+                metrics::took_over(after);
             }
             Command::Store { op, txn } => {
                 let store = Arc::clone(&self.store);

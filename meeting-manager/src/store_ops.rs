@@ -7,14 +7,15 @@ use cluster::ownership::{self, Claim, guard};
 use cluster::records::keys;
 use cluster::store::MAX_PAGE;
 use cluster::{Compare, Entry, Op, Revision, Store, StoreError, Txn, TxnOutcome};
-use meeting_core::{Claimed, StoreFailure, Stored};
+use meeting_core::{Claimed, Ownership, StoreFailure, Stored};
 use tokio::time::timeout;
 
 /// A store that takes longer has as good as failed: the caller waits for its 200.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Tries to look up what became of a write.
+/// Tries to look up what became of a write, and how long each may take.
 const LOOKUPS: u32 = 3;
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Does a guarded write.
 pub(crate) async fn write(store: &dyn Store, txn: Txn) -> Result<Stored, StoreFailure> {
@@ -42,7 +43,7 @@ pub(crate) async fn write(store: &dyn Store, txn: Txn) -> Result<Stored, StoreFa
 /// A write timed out: what is there now tells whether it happened.
 async fn look_up(store: &dyn Store, key: &str, value: &Bytes) -> Result<Stored, StoreFailure> {
     for _ in 0..LOOKUPS {
-        match timeout(PATIENCE, store.get(key)).await {
+        match timeout(LOOKUP_PATIENCE, store.get(key)).await {
             Ok(Ok(Some(entry))) if entry.value == *value => {
                 return Ok(Stored::Committed(entry.modified));
             }
@@ -54,17 +55,35 @@ async fn look_up(store: &dyn Store, key: &str, value: &Bytes) -> Result<Stored, 
     Err(StoreFailure::Unknown)
 }
 
-/// Becomes the owner of a meeting, of one that a dead member left too.
+/// Becomes the owner of a meeting, of one that a dead member left too; `from` is the one known to have left it.
 pub(crate) async fn claim(
     store: &dyn Store,
     meeting: &str,
     member: &str,
     record: Bytes,
+    from: Option<Ownership>,
 ) -> Result<Claimed, StoreFailure> {
     let failed = |e: StoreError| {
         tracing::warn!(meeting, error = %e, "meeting not claimed");
         StoreFailure::Unavailable
     };
+    if let Some(from) = from {
+        let taken = match from.member == member {
+            true => ownership::renew(store, meeting, from.epoch, member).await,
+            false => ownership::take_over(store, meeting, &from.member, from.epoch, member).await,
+        };
+        match taken.map_err(failed)? {
+            Claim::Mine(epoch) => {
+                return load(store, meeting, epoch, record).await.map_err(failed);
+            }
+            Claim::Taken(owner, _) if owner.member != from.member => {
+                let member = owner.member;
+                return Ok(Claimed::Theirs { member });
+            }
+            // It lives after all, or the meeting has ended: as if nobody were known to have left it.
+            Claim::Taken(..) | Claim::Refused => {}
+        }
+    }
     let epoch = match ownership::claim(store, meeting, member)
         .await
         .map_err(failed)?

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use cluster::Revision;
 use control::v1 as ctl;
 use sip::dialog::DialogId;
 use sip::transaction::{ClientKey, Event, ServerKey, Transmit};
@@ -18,12 +19,15 @@ use crate::meeting::{Meeting, RETRY_ELSEWHERE, State, Waiting};
 use crate::our_requests::Answer;
 use crate::refusal::Refusal;
 use crate::shared::{
-    ACCEPT, ALLOW, DialogUser, OpUse, Purpose, SUPPORTED, Shared, TimerKey, advertise, entry_of,
-    is_known,
+    ACCEPT, ALLOW, DialogUser, FENCE_PATIENCE, OpUse, Purpose, SUPPORTED, Shared, TimerKey,
+    advertise, entry_of, is_known,
 };
 use crate::succession::{Ownership, Peer, Succession};
 use crate::switch_choice::SwitchInfo;
 use crate::view::{self, Counts, MeetingView};
+
+/// How long the watches have to catch up once a member has a lease again.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// Retry-After while the store is away.
 const RETRY_STORE: Duration = Duration::from_secs(2);
@@ -37,6 +41,7 @@ pub struct Focus {
     stateless: Vec<Transmit>,
     draining: bool,
     succession: Succession,
+    held_until: Option<Instant>,
 }
 
 impl Focus {
@@ -45,6 +50,7 @@ impl Focus {
     pub fn new(config: FocusConfig, seed: [u8; 32], now: Instant, unix_ms: u64) -> Self {
         Self {
             succession: Succession::new(config.member.clone()),
+            held_until: None,
             sh: Shared::new(config, seed, now, unix_ms),
             meetings: BTreeMap::new(),
             stateless: Vec::new(),
@@ -68,8 +74,21 @@ impl Focus {
             Some(_) => None,
             None => self.succession.poll_timeout(),
         };
-        let times = [self.sh.txns.poll_timeout(), self.sh.timers.next(), claims];
+        let held = self.held_until();
+        let due = self
+            .sh
+            .timers
+            .next()
+            .map(|at| held.map_or(at, |until| at.max(until)));
+        let times = [self.sh.txns.poll_timeout(), due, claims];
         times.into_iter().flatten().min()
+    }
+
+    /// Until when nothing begins of its own accord: this member has just lost its lease, or has one again and may not
+    /// know yet what it has lost meanwhile.
+    fn held_until(&self) -> Option<Instant> {
+        let fenced = self.sh.fenced_since.map(|since| since + FENCE_PATIENCE);
+        fenced.or(self.held_until)
     }
 
     // ---- SIP
@@ -123,7 +142,9 @@ impl Focus {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.sh.txns.handle_timeout(now);
         self.drain_events(now);
-        while let Some(key) = self.sh.timers.pop_due(now) {
+        // Who wakes up from a long pause first learns what it still owns.
+        let held = self.held_until().is_some_and(|until| now < until);
+        while !held && let Some(key) = self.sh.timers.pop_due(now) {
             let meeting = match &key {
                 TimerKey::Participant(meeting, ..)
                 | TimerKey::Subscription(meeting, ..)
@@ -356,7 +377,10 @@ impl Focus {
         let target = self.target(request.request_uri())?;
         admission::may_enter(&target, &identity)?;
         if self.sh.is_cut_off(now) {
-            return Err(Refusal::unavailable("The cluster's store is not reached", RETRY_STORE));
+            return Err(Refusal::unavailable(
+                "The cluster's store is not reached",
+                RETRY_STORE,
+            ));
         }
         let load = Load {
             meetings: self.meetings.len(),
@@ -383,7 +407,9 @@ impl Focus {
     fn enter(&mut self, now: Instant, target: &Target, waiting: Waiting) {
         if !self.meetings.contains_key(&target.id) {
             let from = self.succession.owner(&target.id).cloned();
-            let from = from.filter(|o| !self.succession.is_elsewhere(&target.id) && o.member != self.sh.config.member);
+            let from = from.filter(|o| {
+                !self.succession.is_elsewhere(&target.id) && o.member != self.sh.config.member
+            });
             let meeting = Meeting::claim(&mut self.sh, target, from);
             self.meetings.insert(target.id.clone(), meeting);
         }
@@ -409,6 +435,9 @@ impl Focus {
         }
         let target = meeting.target();
         let waiting = meeting.take_waiting();
+        if meeting.facts.epoch > Revision(0) {
+            self.succession.on_over(id, meeting.facts.epoch);
+        }
         self.meetings.remove(id);
         if waiting.is_empty() {
             return;
@@ -430,8 +459,9 @@ impl Focus {
         result: Result<Claimed, StoreFailure>,
     ) {
         if let Some(OpUse::Claim(id)) = self.sh.ops.remove(&op) {
-            if !matches!(result, Ok(Claimed::Ours { .. })) {
-                self.succession.on_claim_failed(now, &id);
+            match &result {
+                Ok(Claimed::Ours { .. }) => self.succession.on_claimed(&id),
+                _ => self.succession.on_claim_failed(now, &id),
             }
             self.with_meeting(now, &id, |m, sh| m.on_claimed(sh, now, result));
         }
@@ -533,18 +563,6 @@ impl Focus {
         }
     }
 
-    /// A meeting is this member's already, by a claim of an earlier process: its dialogs go on.
-    pub fn adopt(&mut self, now: Instant, id: &MeetingId, claimed: Claimed) {
-        if self.meetings.contains_key(id) {
-            return;
-        }
-        let target = self.target_of_records(id);
-        let meeting = Meeting::unclaimed(&self.sh, &target);
-        self.meetings.insert(id.clone(), meeting);
-        self.with_meeting(now, id, |m, sh| m.on_claimed(sh, now, Ok(claimed)));
-        self.drain_events(now);
-    }
-
     /// The members that live now. Meetings of one that no longer does are taken over by those who are next.
     pub fn handle_members(&mut self, now: Instant, members: BTreeMap<String, Peer>) {
         self.succession.set_members(now, members);
@@ -580,7 +598,12 @@ impl Focus {
     /// what needs no record goes on.
     pub fn handle_standing(&mut self, now: Instant, alive: bool) {
         self.sh.fenced_since = match alive {
-            true => None,
+            true => {
+                if self.sh.fenced_since.is_some() {
+                    self.held_until = Some(now + SETTLE);
+                }
+                None
+            }
             false => self.sh.fenced_since.or(Some(now)),
         };
         self.succeed(now);
@@ -593,6 +616,7 @@ impl Focus {
         }
         while let Some((id, owner, orphaned_for)) = self.succession.pop_due(now) {
             if self.meetings.contains_key(&id) {
+                self.succession.on_claimed(&id);
                 continue;
             }
             let target = self.target_of_records(&id);

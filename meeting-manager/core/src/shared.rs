@@ -24,7 +24,7 @@ use crate::timer_queue::TimerQueue;
 const UDP_LIMIT: usize = 1_300;
 
 /// How long a member without a lease goes on as if nothing were: etcd elects a leader in that time.
-const FENCE_PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const FENCE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Methods this element takes, for Allow.
 pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, SUBSCRIBE, INFO";

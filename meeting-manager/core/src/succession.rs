@@ -7,6 +7,9 @@
 //!     └───────────────────────────────────┴◄───────────────────────────────────────────────────┘ again later
 //! ```
 //!
+//! A meeting of this very member that is not here is an orphan too: an earlier process of its name left it, or the answer
+//! to its claim was lost.
+//!
 //! The first in the order of weighted rendezvous hashing claims at once, the next one only when that has not happened
 //! for a while: it may be cut off from the store without anybody knowing.
 
@@ -56,6 +59,8 @@ pub(crate) struct Succession {
     members: BTreeMap<String, Peer>,
     owners: BTreeMap<MeetingId, Ownership>,
     orphans: BTreeMap<MeetingId, Orphan>,
+    /// Epochs of meetings that this member has given up, until the watch tells of that too.
+    ended: BTreeMap<MeetingId, Revision>,
 }
 
 impl Succession {
@@ -65,6 +70,7 @@ impl Succession {
             members: BTreeMap::new(),
             owners: BTreeMap::new(),
             orphans: BTreeMap::new(),
+            ended: BTreeMap::new(),
         }
     }
 
@@ -88,6 +94,7 @@ impl Succession {
         let Some(owner) = owner else {
             self.owners.remove(meeting);
             self.orphans.remove(meeting);
+            self.ended.remove(meeting);
             return;
         };
         if self
@@ -98,16 +105,33 @@ impl Succession {
             return;
         }
         self.orphans.remove(meeting);
-        self.look_at(now, meeting, &owner.member);
+        if self.ended.get(meeting).is_none_or(|e| *e < owner.epoch) {
+            self.ended.remove(meeting);
+            self.look_at(now, meeting, &owner.member);
+        }
         self.owners.insert(meeting.clone(), owner);
     }
 
+    /// The meeting is here.
+    pub(crate) fn on_claimed(&mut self, meeting: &MeetingId) {
+        self.orphans.remove(meeting);
+    }
+
+    /// This member has given the meeting up: what a watch still tells of that epoch is past.
+    pub(crate) fn on_over(&mut self, meeting: &MeetingId, epoch: Revision) {
+        self.orphans.remove(meeting);
+        self.ended.insert(meeting.clone(), epoch);
+    }
+
     fn look_at(&mut self, now: Instant, meeting: &MeetingId, owner: &str) {
-        if owner == self.member || self.members.contains_key(owner) {
-            self.orphans.remove(meeting);
-            return;
-        }
-        let Some(turn) = self.turn(meeting) else {
+        // One of ours that is not here was left by an earlier process of this name.
+        let own = owner == self.member;
+        let turn = match own {
+            true => Some(0),
+            false => self.turn(meeting),
+        };
+        let lives = !own && self.members.contains_key(owner);
+        let Some(turn) = turn.filter(|_| !lives) else {
             self.orphans.remove(meeting);
             return;
         };

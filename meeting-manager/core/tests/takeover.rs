@@ -100,11 +100,7 @@ fn a_request_that_comes_while_the_records_are_read_waits_for_them() {
     .request("INFO", "", None);
     world.send(&stranger);
     let early = world.sent();
-    assert!(
-        early.iter().all(|m| code(m) == 100),
-        "{:?}",
-        lines(&early)
-    );
+    assert!(early.iter().all(|m| code(m) == 100), "{:?}", lines(&early));
     world.release();
     let mut codes: Vec<u16> = world.sent().iter().map(code).collect();
     codes.sort_unstable();

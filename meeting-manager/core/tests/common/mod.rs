@@ -297,17 +297,8 @@ impl World {
         let unix = UNIX_START + u64::try_from((self.now - self.start).as_millis()).unwrap();
         self.focus = Focus::new(self.config.clone(), [9; 32], self.now, unix);
         self.announce_switches();
-        let prefix = keys::owners();
-        let owned: Vec<(String, u64)> = self
-            .store
-            .iter()
-            .filter_map(|(k, (_, rev))| Some((k.strip_prefix(&prefix)?.to_owned(), *rev)))
-            .collect();
-        for (meeting, epoch) in owned {
-            let claimed = self.claimed(&meeting, epoch);
-            self.focus
-                .adopt(self.now, &MeetingId::new(&meeting).unwrap(), claimed);
-        }
+        self.focus
+            .handle_owners(self.now, self.owners().into_iter().collect());
         self.run();
     }
 
