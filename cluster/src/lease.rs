@@ -74,6 +74,8 @@ struct Shared {
     keys: Mutex<BTreeMap<String, Bytes>>,
     /// Held while keys are written, so that an old value never overwrites a newer one.
     writing: AsyncMutex<()>,
+    /// The lease is given up until this is false again.
+    withdrawn: watch::Sender<bool>,
     stop: CancellationToken,
 }
 
@@ -105,6 +107,7 @@ impl LeaseKeeper {
             fence: Mutex::new(None),
             keys: Mutex::default(),
             writing: AsyncMutex::new(()),
+            withdrawn: watch::Sender::new(false),
             stop: CancellationToken::new(),
         });
         let task = tokio::spawn(run(Arc::clone(&shared)));
@@ -183,6 +186,16 @@ impl LeaseKeeper {
         *self.shared.lease.borrow()
     }
 
+    /// Ends the lease and its keys, which others take for the end of this process, until [`Self::resume`].
+    pub fn withdraw(&self) {
+        self.shared.withdrawn.send_replace(true);
+    }
+
+    /// Takes a lease again after [`Self::withdraw`], and writes the keys.
+    pub fn resume(&self) {
+        self.shared.withdrawn.send_replace(false);
+    }
+
     /// Ends the lease, so that others know at once. Returns when the store knows, or did not answer.
     pub async fn stop(mut self) {
         self.shared.stop.cancel();
@@ -204,15 +217,25 @@ impl Drop for LeaseKeeper {
 async fn run(shared: Arc<Shared>) {
     let stop = shared.stop.clone();
     let mut generation = 0;
+    let mut withdrawn = shared.withdrawn.subscribe();
     loop {
+        let acquired = async {
+            told(&mut withdrawn, false).await;
+            shared.acquire().await
+        };
         let lease = tokio::select! {
-            lease = shared.acquire() => lease,
+            lease = acquired => lease,
             () = stop.cancelled() => return,
         };
         generation += 1;
         shared.lease.send_replace(Some(lease));
         tokio::select! {
             () = shared.hold(lease, generation) => {}
+            () = told(&mut withdrawn, true) => {
+                shared.lost();
+                // One that is not revoked runs out.
+                let _ = timeout(shared.times.ttl, shared.store.revoke(lease)).await;
+            }
             () = stop.cancelled() => {
                 shared.lost();
                 let _ = timeout(shared.times.ttl, shared.store.revoke(lease)).await;
@@ -221,6 +244,12 @@ async fn run(shared: Arc<Shared>) {
         }
         shared.lost();
     }
+}
+
+/// Waits until it is so.
+async fn told(withdrawn: &mut watch::Receiver<bool>, so: bool) {
+    // Never an error: the sender lives as long as the task.
+    let _ = withdrawn.wait_for(|now| *now == so).await;
 }
 
 impl Shared {

@@ -280,3 +280,17 @@ async fn nothing_is_alive_before_the_store_has_the_keys_and_a_stop_does_not_wait
     keeper.stop().await;
     assert_eq!(begun.elapsed(), times().ttl);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_withdrawn_is_gone_at_once_and_comes_back_when_resumed() {
+    let store = Memory::new();
+    let keeper = alive(&store).await;
+    keeper.withdraw();
+    becomes(&keeper, Standing::Fenced).await;
+    sleep(Duration::from_secs(10)).await;
+    assert!(!store.has(KEY));
+    assert!(keeper.is_fenced());
+    keeper.resume();
+    becomes(&keeper, SECOND).await;
+    assert!(store.has(KEY));
+}

@@ -51,6 +51,12 @@ const SWITCH_WAIT: Duration = Duration::from_secs(3);
 /// Meetings claimed at once.
 const CLAIMS_AT_ONCE: usize = 64;
 
+/// How long a draining member waits for a moment in which nothing is under way.
+const CALM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the others have to take meetings over; what they do not take stays here.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How often the member's load is written, and a shutdown looks whether all is over.
 const LOAD_INTERVAL: Duration = Duration::from_secs(5);
 const SHUTDOWN_POLL: Duration = Duration::from_millis(20);
@@ -185,7 +191,7 @@ impl MeetingManager {
         }
         self.focus
             .lock()
-            .handle_switches(self.switches.sync(&cache));
+            .handle_switches(Instant::now(), self.switches.sync(&cache));
         let runner = Runner {
             focus: Arc::clone(&self.focus),
             store,
@@ -277,11 +283,38 @@ impl MeetingManager {
         self.focus.lock().counts()
     }
 
-    /// Takes no new meetings, and returns when those that are have ended, or after `patience`.
+    /// Takes no new meetings, and hands those that are to the other members, where there are any. Returns when none is
+    /// left, or after `patience`.
     pub async fn drain(&self, patience: Duration) {
         let _ = self.inputs.send(Input::Drain).await;
         self.announce_drain().await;
+        self.hand_over().await;
         self.wait_until_empty(patience).await;
+    }
+
+    /// Says goodbye: others go on with the meetings as if this process had ended, which it has no part in any more. What
+    /// is under way is brought to its end first, as far as that is soon.
+    async fn hand_over(&self) {
+        let Some(lease) = &self.lease else { return };
+        let calm_by = tokio::time::Instant::now() + CALM_PATIENCE;
+        loop {
+            let (heir, calm) = {
+                let focus = self.focus.lock();
+                (focus.has_heir(), focus.is_calm())
+            };
+            if !heir {
+                tracing::info!("no other member takes meetings: those here are waited for");
+                return;
+            }
+            if calm || tokio::time::Instant::now() >= calm_by {
+                break;
+            }
+            tokio::time::sleep(SHUTDOWN_POLL).await;
+        }
+        tracing::info!(meetings = self.counts().meetings, "handing meetings over");
+        lease.withdraw();
+        self.wait_until_empty(HAND_OVER_PATIENCE).await;
+        lease.resume();
     }
 
     async fn announce_drain(&self) {

@@ -125,7 +125,7 @@ impl Runner {
             Input::Stored(op, result) => focus.handle_store(now, op, result),
             Input::Applied(op, result) => focus.handle_applied(now, op, result),
             Input::Resolved(op, addresses) => focus.handle_resolved(now, op, &addresses),
-            Input::Switches(switches) => focus.handle_switches(switches),
+            Input::Switches(switches) => focus.handle_switches(now, switches),
             Input::SwitchEvent(id, event) => focus.handle_switch_event(now, &id, event),
             Input::Members(members) => focus.handle_members(now, members),
             Input::Owner(meeting, owner) => focus.handle_owner(now, &meeting, owner),

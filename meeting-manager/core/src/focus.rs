@@ -509,8 +509,21 @@ impl Focus {
     // ---- what the shell tells of its own accord
 
     /// The registry of switches as it is now.
-    pub fn handle_switches(&mut self, switches: BTreeMap<SwitchId, SwitchInfo>) {
+    pub fn handle_switches(&mut self, now: Instant, switches: BTreeMap<SwitchId, SwitchInfo>) {
         self.sh.switches.snapshot(switches);
+        let left: Vec<MeetingId> = self
+            .meetings
+            .values()
+            .filter(|m| {
+                let switch = m.link.switch();
+                switch.is_some_and(|id| self.sh.switches.is_to_be_left(id).is_some())
+            })
+            .map(|m| m.facts.id.clone())
+            .collect();
+        for id in left {
+            self.with_meeting(now, &id, |m, sh| m.change_switch(sh, now));
+        }
+        self.drain_events(now);
     }
 
     /// A switch reports something.
@@ -642,6 +655,18 @@ impl Focus {
     /// No new meetings from now on; those that are go on.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Another member lives that takes meetings over.
+    #[must_use]
+    pub fn has_heir(&self) -> bool {
+        self.succession.has_heir()
+    }
+
+    /// Nothing is under way: no call is being answered, no request of ours is unanswered, nothing is being written.
+    #[must_use]
+    pub fn is_calm(&self) -> bool {
+        self.sh.clients.is_empty() && self.sh.ops.is_empty()
     }
 
     /// Ends every meeting with BYE. It is done when [`Self::counts`] says that no meeting is left.

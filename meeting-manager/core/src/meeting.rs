@@ -38,6 +38,7 @@ use crate::shared::{
 use crate::slot_policy;
 use crate::subscription::{self, Holder, SubCx, Subscription};
 use crate::succession::Ownership;
+use crate::switch_choice::Departure;
 use crate::switch_link::{Applied, SwitchLink};
 
 /// Requests that may wait for a claim or a release; more are refused with 503.
@@ -45,6 +46,9 @@ const MAX_WAITING: usize = 1_000;
 
 /// How long after a release that the store refused it is tried again.
 const RELEASE_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a switch that drains goes on forwarding for those who have not answered where their media are now.
+const LEAVE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Retry-After where another member has the meeting: registrars learn of it at once.
 pub(crate) const RETRY_ELSEWHERE: Duration = Duration::from_secs(1);
@@ -643,6 +647,44 @@ impl Meeting {
         }
     }
 
+    /// Leaves a switch that is gone or drains: everybody is told another place for the media.
+    pub(crate) fn change_switch(&mut self, sh: &mut Shared, now: Instant) {
+        let why = self
+            .link
+            .switch()
+            .and_then(|id| sh.switches.is_to_be_left(id));
+        let Some(why) = why.filter(|_| self.state == State::Active) else {
+            return;
+        };
+        if why == Departure::Draining && self.link.leaving().is_some() {
+            return;
+        }
+        for (id, change) in self.link.depart(sh, why) {
+            self.with_participant(sh, now, &id, |p, cx| p.on_switch_restarted(cx, change));
+        }
+        if self.link.leaving().is_some() {
+            let key = TimerKey::Meeting(self.facts.id.clone(), MeetingTimer::Left);
+            sh.timers.set(key, now + LEAVE_PATIENCE);
+        }
+    }
+
+    /// Lets the switch before go once nobody has to be told of the new one.
+    fn settle_departure(&mut self, sh: &mut Shared) {
+        let told = |p: &Participant| p.moved.is_none() && p.exchange.is_none();
+        if self.link.leaving().is_some()
+            && self.link.is_settled()
+            && self.participants.values().all(told)
+        {
+            self.leave_for_good(sh);
+        }
+    }
+
+    fn leave_for_good(&mut self, sh: &mut Shared) {
+        let key = TimerKey::Meeting(self.facts.id.clone(), MeetingTimer::Left);
+        sh.timers.clear(&key);
+        self.link.on_left(sh, &self.facts.id, self.facts.epoch);
+    }
+
     /// What a leg reports.
     pub(crate) fn on_leg_event(&mut self, sh: &mut Shared, now: Instant, event: &ctl::LegEvent) {
         use ctl::leg_event::Kind;
@@ -698,6 +740,7 @@ impl Meeting {
         match timer {
             MeetingTimer::ApplyAgain => self.link.on_pause_over(),
             MeetingTimer::ReleaseAgain => self.release(sh),
+            MeetingTimer::Left => self.leave_for_good(sh),
             // What is due is found by `settle`.
             MeetingTimer::Feed => {}
         }
@@ -735,6 +778,7 @@ impl Meeting {
                 break;
             }
         }
+        self.settle_departure(sh);
         self.publish(sh, now);
         if self.state == State::Over {
             self.forget_everything(sh, now);
@@ -815,6 +859,7 @@ impl Meeting {
             MeetingTimer::ApplyAgain,
             MeetingTimer::ReleaseAgain,
             MeetingTimer::Feed,
+            MeetingTimer::Left,
         ] {
             sh.timers
                 .clear(&TimerKey::Meeting(self.facts.id.clone(), timer));

@@ -43,7 +43,14 @@ impl Participant {
 
     /// The switch has the leg at other addresses than the peer was told.
     pub(crate) fn on_moved(&mut self, cx: &mut Cx<'_>, local: LocalMedia) {
-        if self.local.as_ref() == Some(&local) && !self.has_untold_keys() {
+        let told_otherwise = self.exchange.as_mut().filter(|e| {
+            let told = e.told.is_some() && e.stage == Stage::AwaitingAnswer;
+            told && e.local.as_ref().is_some_and(|was| *was != local)
+        });
+        if let Some(exchange) = told_otherwise {
+            // Its end compares what it has told with this.
+            exchange.local = Some(local.clone());
+        } else if self.local.as_ref() == Some(&local) && !self.has_untold_keys() {
             self.moved = None;
             return;
         }

@@ -129,6 +129,8 @@ pub(crate) enum MeetingTimer {
     ReleaseAgain,
     /// When subscribers may be told of the next change.
     Feed,
+    /// When a switch that is being left is told so, whoever has not answered.
+    Left,
 }
 
 /// Names a deadline.

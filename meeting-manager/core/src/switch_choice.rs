@@ -17,6 +17,15 @@ pub struct SwitchInfo {
     pub fingerprints: Vec<(String, Vec<u8>)>,
 }
 
+/// Why a meeting leaves a switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// It is gone, and with it the media.
+    Dead,
+    /// It takes nothing new; it goes on forwarding until everybody has been told the new place.
+    Draining,
+}
+
 #[derive(Debug, Default)]
 struct Known {
     info: SwitchInfo,
@@ -56,6 +65,16 @@ impl SwitchTable {
 
     pub(crate) fn is_registered(&self, id: &SwitchId) -> bool {
         self.known.get(id).is_some_and(|k| k.registered)
+    }
+
+    /// A meeting on it is to be moved: it is gone, or drains and another one takes meetings.
+    pub(crate) fn is_to_be_left(&self, id: &SwitchId) -> Option<Departure> {
+        let known = self.known.get(id)?;
+        if !known.registered {
+            return Some(Departure::Dead);
+        }
+        let others = BTreeSet::from([id.clone()]);
+        (known.info.draining && self.choose(&others).is_some()).then_some(Departure::Draining)
     }
 
     /// A meeting is on it now.

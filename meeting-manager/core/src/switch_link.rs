@@ -22,6 +22,7 @@ use control::v1 as ctl;
 use crate::command::ApplyFailure;
 use crate::ids::{MeetingId, OpId, ParticipantId, SwitchId};
 use crate::shared::{MeetingTimer, OpUse, Shared, TimerKey};
+use crate::switch_choice::Departure;
 
 /// How long after a failed request that must not be lost (a removal) the whole meeting is sent again.
 const RETRY: Duration = Duration::from_secs(1);
@@ -95,6 +96,8 @@ pub(crate) struct SwitchLink {
     /// Its instance that the legs' keys were drawn for; empty where that will be the one that answers.
     instance: String,
     tried: BTreeSet<SwitchId>,
+    /// Where the meeting was before, which still forwards for those who have not been told.
+    leaving: Option<SwitchId>,
     legs: BTreeMap<ParticipantId, Wanted>,
     dirty: BTreeSet<ParticipantId>,
     removed: BTreeSet<ParticipantId>,
@@ -114,6 +117,7 @@ impl SwitchLink {
             switch: None,
             instance: String::new(),
             tried: BTreeSet::new(),
+            leaving: None,
             legs: BTreeMap::new(),
             dirty: BTreeSet::new(),
             removed: BTreeSet::new(),
@@ -146,6 +150,11 @@ impl SwitchLink {
     /// Whether a leg is wanted.
     pub(crate) fn has(&self, id: &ParticipantId) -> bool {
         self.legs.contains_key(id)
+    }
+
+    /// The switch has answered for the meeting, and nothing else is to be told it.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.settled && self.is_quiet()
     }
 
     /// Legs that the switch may hold.
@@ -219,6 +228,36 @@ impl SwitchLink {
         }
         self.dirty = self.legs.keys().cloned().collect();
         all
+    }
+
+    /// Leaves the switch for another one: every leg is made again there, with the numbers of these changes.
+    pub(crate) fn depart(&mut self, sh: &mut Shared, why: Departure) -> Vec<(ParticipantId, u64)> {
+        let Some(old) = self.switch.clone() else {
+            return Vec::new();
+        };
+        // What is under way is not waited for: its answer is of a place that is being left.
+        if let Some(inflight) = self.inflight.take() {
+            self.removed.extend(inflight.removed);
+        }
+        self.leave_switch(sh);
+        self.tried.clear();
+        self.tried.insert(old.clone());
+        if why == Departure::Draining {
+            self.leaving = Some(old);
+        }
+        self.on_restart_noticed()
+    }
+
+    /// A switch that is still being left.
+    pub(crate) fn leaving(&self) -> Option<&SwitchId> {
+        self.leaving.as_ref()
+    }
+
+    /// Everybody knows the new place: the old one forgets the meeting.
+    pub(crate) fn on_left(&mut self, sh: &mut Shared, meeting: &MeetingId, epoch: Revision) {
+        if let Some(old) = self.leaving.take() {
+            self.end_at(sh, meeting, epoch, old);
+        }
     }
 
     /// The pause after a failure is over.
@@ -298,6 +337,7 @@ impl SwitchLink {
         match sh.switches.choose(&self.tried) {
             Some(id) => {
                 sh.switches.occupy(&id);
+                self.leaving.take_if(|left| *left == id);
                 self.switch = Some(id);
                 self.full = true;
                 true
@@ -462,6 +502,19 @@ impl SwitchLink {
 
     /// Leaves a switch that did not answer, telling it once that the meeting is not there.
     fn abandon(&mut self, sh: &mut Shared, meeting: &MeetingId, epoch: Revision, switch: SwitchId) {
+        self.end_at(sh, meeting, epoch, switch.clone());
+        self.leave_switch(sh);
+        self.tried.insert(switch);
+    }
+
+    /// Tells a switch once that the meeting is not there.
+    pub(crate) fn end_at(
+        &self,
+        sh: &mut Shared,
+        meeting: &MeetingId,
+        epoch: Revision,
+        switch: SwitchId,
+    ) {
         let request = ctl::ApplyRequest {
             version: control::VERSION,
             member: sh.config.member.clone(),
@@ -470,9 +523,7 @@ impl SwitchLink {
             end: true,
             ..ctl::ApplyRequest::default()
         };
-        sh.apply(OpUse::Ignored, switch.clone(), request);
-        self.leave_switch(sh);
-        self.tried.insert(switch);
+        sh.apply(OpUse::Ignored, switch, request);
     }
 
     fn pause(&mut self, sh: &mut Shared, meeting: &MeetingId, now: std::time::Instant) {

@@ -278,7 +278,7 @@ impl World {
                 (SwitchId::new(id), info)
             })
             .collect();
-        self.focus.handle_switches(infos);
+        self.focus.handle_switches(self.now, infos);
     }
 
     pub fn switch(&mut self) -> &mut FakeSwitch {
