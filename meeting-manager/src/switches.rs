@@ -11,6 +11,7 @@ use control::v1::switch_client::SwitchClient;
 use meeting_core::{ApplyFailure, SwitchId, SwitchInfo};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
@@ -20,6 +21,12 @@ use crate::runner::Input;
 /// A switch that takes longer to answer is passed over.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A switch without a lease that answers within that is taken for alive: it forwards, and its meetings stay there.
+const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often such a switch is asked.
+const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Longest pause before a lost event stream is opened again.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
 
@@ -27,6 +34,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(2);
 struct Connection {
     control: String,
     client: SwitchClient<Channel>,
+    /// As it last registered.
+    info: SwitchInfo,
     events: CancellationToken,
 }
 
@@ -61,6 +70,7 @@ impl Switches {
     ) {
         let mut changes = cache.subscribe();
         loop {
+            let lingering = self.drop_silent(&cache).await;
             if self
                 .inputs
                 .send(Input::Switches(self.sync(&cache)))
@@ -71,13 +81,38 @@ impl Switches {
             }
             tokio::select! {
                 change = changes.next() => if change.is_none() { return },
+                () = tokio::time::sleep(PROBE_INTERVAL), if lingering => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    /// Opens and closes connections to match the registry. A switch that lost its lease keeps its connection:
-    /// it goes on forwarding, and meetings on it are still ours.
+    /// Asks the switches that have no lease whether they are there, and gives up those that do not answer. Whether any
+    /// is left.
+    async fn drop_silent(&self, cache: &Cache<SwitchRecord>) -> bool {
+        let without: Vec<(SwitchId, SwitchClient<Channel>)> = {
+            let connections = self.connections.lock();
+            let without = |(id, _): &(&SwitchId, _)| cache.get(id.as_str()).is_none();
+            let without = connections.iter().filter(without);
+            without.map(|(id, c)| (id.clone(), c.client.clone())).collect()
+        };
+        let mut probes = JoinSet::new();
+        for (id, client) in without {
+            probes.spawn(async move { (answers(client).await, id) });
+        }
+        let mut lingering = false;
+        while let Some(Ok((answers, id))) = probes.join_next().await {
+            lingering |= answers;
+            if !answers {
+                tracing::warn!(switch = %id, "a switch is gone: its meetings move");
+                self.connections.lock().remove(&id);
+            }
+        }
+        lingering
+    }
+
+    /// Opens connections to match the registry. A switch that lost its lease and answers keeps its connection: it goes on
+    /// forwarding, and meetings on it are still ours.
     pub(crate) fn sync(
         self: &Arc<Self>,
         cache: &Cache<SwitchRecord>,
@@ -86,15 +121,22 @@ impl Switches {
         for (_, cached) in cache.snapshot() {
             let record = &cached.value;
             let id = SwitchId::new(&record.id);
-            self.connect(&id, &record.control);
+            self.connect(&id, &record.control, info(record));
             infos.insert(id, info(record));
+        }
+        for (id, connection) in self.connections.lock().iter() {
+            infos.entry(id.clone()).or_insert_with(|| SwitchInfo {
+                leaseless: true,
+                ..connection.info.clone()
+            });
         }
         infos
     }
 
-    fn connect(self: &Arc<Self>, id: &SwitchId, control: &str) {
+    fn connect(self: &Arc<Self>, id: &SwitchId, control: &str, info: SwitchInfo) {
         let mut connections = self.connections.lock();
-        if connections.get(id).is_some_and(|c| c.control == control) {
+        if let Some(connection) = connections.get_mut(id).filter(|c| c.control == control) {
+            connection.info = info;
             return;
         }
         let endpoint = match Endpoint::from_shared(control.to_owned()) {
@@ -124,6 +166,7 @@ impl Switches {
         let connection = Connection {
             control: control.to_owned(),
             client,
+            info,
             events,
         };
         connections.insert(id.clone(), connection);
@@ -179,6 +222,16 @@ impl Switches {
     }
 }
 
+/// Whether a switch answers.
+async fn answers(mut client: SwitchClient<Channel>) -> bool {
+    let request = ctl::InspectRequest {
+        // No meeting has this name: the answer is short.
+        meeting: "-".to_owned(),
+    };
+    let answer = tokio::time::timeout(PROBE_PATIENCE, client.inspect(request)).await;
+    matches!(answer, Ok(Ok(_)))
+}
+
 fn failure(status: &Status) -> ApplyFailure {
     match status.code() {
         Code::FailedPrecondition => ApplyFailure::Fenced,
@@ -193,6 +246,7 @@ fn info(record: &SwitchRecord) -> SwitchInfo {
     SwitchInfo {
         load: record.load,
         draining: record.draining,
+        leaseless: false,
         instance: record.instance.clone(),
         fingerprints: record
             .fingerprints

@@ -11,6 +11,8 @@ pub struct SwitchInfo {
     pub load: u32,
     /// Takes no new meetings.
     pub draining: bool,
+    /// It is there, but the registry does not know it: it takes no new meetings and keeps those it has.
+    pub leaseless: bool,
     /// Random per start; empty while nobody has heard it.
     pub instance: String,
     /// (algorithm in lower case, digest) of its DTLS certificate.
@@ -95,7 +97,8 @@ impl SwitchTable {
     pub(crate) fn choose(&self, tried: &BTreeSet<SwitchId>) -> Option<SwitchId> {
         self.known
             .iter()
-            .filter(|(id, k)| k.registered && !k.info.draining && !tried.contains(*id))
+            .filter(|(id, k)| k.registered && !tried.contains(*id))
+            .filter(|(_, k)| !k.info.draining && !k.info.leaseless)
             .min_by_key(|(id, k)| (k.info.load, k.meetings, (*id).clone()))
             .map(|(id, _)| id.clone())
     }
@@ -127,6 +130,20 @@ mod tests {
     fn least_loaded_that_does_not_drain_is_chosen() {
         let table = table(&[("a", 300, false), ("b", 100, true), ("c", 200, false)]);
         assert_eq!(table.choose(&BTreeSet::new()), Some(SwitchId::new("c")));
+    }
+
+    #[test]
+    fn meetings_are_left_on_a_switch_without_a_lease_and_moved_from_one_that_drains() {
+        let id = SwitchId::new("a");
+        let mut table = table(&[("a", 0, false), ("b", 0, false)]);
+        table.get_mut(&id).unwrap().leaseless = true;
+        assert_eq!(table.choose(&BTreeSet::new()), Some(SwitchId::new("b")));
+        assert_eq!(table.is_to_be_left(&id), None);
+        table.get_mut(&id).unwrap().draining = true;
+        assert_eq!(table.is_to_be_left(&id), Some(Departure::Draining));
+        table.known.remove(&id);
+        table.occupy(&id);
+        assert_eq!(table.is_to_be_left(&id), Some(Departure::Dead));
     }
 
     #[test]
