@@ -94,7 +94,9 @@ impl Switches {
             let connections = self.connections.lock();
             let without = |(id, _): &(&SwitchId, _)| cache.get(id.as_str()).is_none();
             let without = connections.iter().filter(without);
-            without.map(|(id, c)| (id.clone(), c.client.clone())).collect()
+            without
+                .map(|(id, c)| (id.clone(), c.client.clone()))
+                .collect()
         };
         let mut probes = JoinSet::new();
         for (id, client) in without {

@@ -39,6 +39,8 @@ pub(crate) enum Timer {
     End(ServerKey),
     /// When a parked request has waited long enough.
     Park(u64),
+    /// When a branch has waited long enough for a meeting's new owner.
+    Orphan(ServerKey, BranchId),
     /// When expired records are looked for.
     Sweep,
 }
@@ -83,6 +85,8 @@ pub struct Core {
     pub(crate) waiting: BTreeMap<String, VecDeque<Registering>>,
     pub(crate) waiting_count: usize,
     pub(crate) parked: BTreeMap<u64, Parked>,
+    /// Branches that wait for their meeting's new owner.
+    pub(crate) orphans: BTreeSet<(ServerKey, BranchId)>,
     timers: BTreeMap<(Instant, u64), Timer>,
     next_id: u64,
     pub(crate) sweep_after: Option<String>,
@@ -132,6 +136,7 @@ impl Core {
             waiting: BTreeMap::new(),
             waiting_count: 0,
             parked: BTreeMap::new(),
+            orphans: BTreeSet::new(),
             timers: BTreeMap::new(),
             next_id: 1,
             sweep_after: None,
@@ -250,7 +255,11 @@ impl Core {
             Some(member) => self.members.insert(id.to_owned(), member),
             None => self.members.remove(id),
         };
+        if !self.members.contains_key(id) {
+            self.fail_member(now, id);
+        }
         self.unpark(now);
+        self.reroute_orphans(now);
         self.work(now);
     }
 
@@ -268,6 +277,7 @@ impl Core {
             None => self.owners.remove(meeting),
         };
         self.unpark(now);
+        self.reroute_orphans(now);
         self.work(now);
     }
 
@@ -708,6 +718,7 @@ impl Core {
             Timer::Ringing(key, branch) => self.on_ringing_too_long(now, key, branch),
             Timer::End(key) => self.drop_context(key),
             Timer::Park(id) => self.on_parked_too_long(now, id),
+            Timer::Orphan(key, branch) => self.on_orphaned_too_long(now, key, branch),
             Timer::Sweep => self.sweep(now),
         }
     }

@@ -27,6 +27,7 @@ mod own_requests;
 mod parking;
 mod proxy;
 mod registration;
+mod rerouting;
 mod response_context;
 mod router;
 mod sanity;

@@ -30,7 +30,7 @@ const MAX_BREADTH_NAME: HeaderName<'static> = HeaderName::Other("Max-Breadth");
 pub(crate) struct Proxied {
     pub context: ResponseContext,
     /// As routed: our Routes off, identity asserted.
-    request: Message,
+    pub(crate) request: Message,
     hop: Hop,
     client: bool,
     loop_part: String,
@@ -158,7 +158,7 @@ impl Core {
     }
 
     /// Tries a branch's next way; `status` stands for the branch where none is left.
-    fn next_way(
+    pub(crate) fn next_way(
         &mut self,
         now: Instant,
         key: ServerKey,
@@ -241,6 +241,7 @@ impl Core {
         self.add_client(client, key, id, flow);
         if let Some(branch) = self.branch_mut(key, id) {
             branch.client = Some(client);
+            branch.member.clone_from(&way.member);
             // §18.1.1: where only the size made it a stream, and there is none, the datagram must do.
             branch.fallback = (first.transport != hop.transport).then(|| Way {
                 destination: Destination::Host(Host {
@@ -274,7 +275,7 @@ impl Core {
         }
     }
 
-    fn remove_client(&mut self, client: ClientKey) -> Option<(ServerKey, BranchId)> {
+    pub(crate) fn remove_client(&mut self, client: ClientKey) -> Option<(ServerKey, BranchId)> {
         let Running { key, branch, flow } = self.clients.remove(&client)?;
         if let Some(flow) = flow {
             self.clients_by_flow.remove(&(flow, client));
@@ -321,7 +322,7 @@ impl Core {
         }
     }
 
-    fn branch_mut(
+    pub(crate) fn branch_mut(
         &mut self,
         key: ServerKey,
         id: BranchId,
@@ -481,12 +482,24 @@ impl Core {
             if more && matches!(status.get(), 430 | 503) {
                 self.remove_client(client);
                 self.next_way(now, key, id, status.get(), "Temporarily Unavailable");
-            } else {
+            } else if status.get() == 503
+                && let Some(member) = self.last_way_to_member(key, id)
+                && self.is_rerouted(now, key, id, &member, true)
+            {
+                self.remove_client(client);
+            } else if let Some(proxied) = self.contexts.get_mut(&key) {
                 let actions = proxied.context.on_failure(id, response);
                 self.act(now, key, actions);
             }
         }
         self.settle(now, key);
+    }
+
+    /// The meeting manager that the branch has tried last, where nobody else is left to try.
+    fn last_way_to_member(&mut self, key: ServerKey, id: BranchId) -> Option<String> {
+        let branch = self.branch_mut(key, id)?;
+        let open = !branch.done && !branch.given_up && branch.ways.is_empty();
+        branch.member.clone().filter(|_| open)
     }
 
     /// A client transaction ended without a final response.
@@ -500,7 +513,15 @@ impl Core {
         let Some((key, id)) = self.remove_client(client) else {
             return;
         };
-        let fallback = self.branch_mut(key, id).and_then(|b| b.fallback.take());
+        let branch = self.branch_mut(key, id).filter(|b| !b.given_up);
+        let fallback = branch.and_then(|b| b.fallback.take());
+        let member = self.last_way_to_member(key, id);
+        if fallback.is_none()
+            && let Some(member) = member
+            && self.is_rerouted(now, key, id, &member, false)
+        {
+            return;
+        }
         match fallback {
             Some(way) if status == 503 => self.start_way(now, key, id, way),
             _ => self.next_way(now, key, id, status, reason),
@@ -606,7 +627,7 @@ impl Core {
     }
 
     /// Drops the context once nothing can come of it any more.
-    fn settle(&mut self, now: Instant, key: ServerKey) {
+    pub(crate) fn settle(&mut self, now: Instant, key: ServerKey) {
         let Some(proxied) = self.contexts.get(&key) else {
             return;
         };

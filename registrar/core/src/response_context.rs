@@ -46,6 +46,10 @@ pub(crate) struct Branch {
     pub ways: VecDeque<Way>,
     /// The running client transaction; `None` while a name is looked up.
     pub client: Option<ClientKey>,
+    /// The meeting manager that it runs to.
+    pub member: Option<String>,
+    /// How long it may wait for another one, once that one has failed.
+    pub orphaned_until: Option<Instant>,
     /// How to try again should the transport fail before any response came.
     pub fallback: Option<Way>,
     /// The connection it went over has closed: news can only come by another one.
@@ -151,6 +155,8 @@ impl ResponseContext {
             let branch = Branch {
                 ways: target.ways.into(),
                 client: None,
+                member: None,
+                orphaned_until: None,
                 fallback: None,
                 flow_lost: false,
                 provisional: false,

@@ -58,6 +58,8 @@ pub(crate) struct Way {
     pub side: Side,
     /// What a name on it may turn out to be.
     pub reach: Reach,
+    /// The meeting manager that is there.
+    pub member: Option<String>,
 }
 
 /// Which addresses a request may go to, once a name is resolved: names are whoever's has them.
@@ -90,6 +92,14 @@ impl Way {
             destination,
             side,
             reach: Reach::All,
+            member: None,
+        }
+    }
+
+    fn to_member(member: &Member) -> Self {
+        Self {
+            member: Some(member.id.clone()),
+            ..Self::to(Destination::Host(member_host(member)), Side::Inner)
         }
     }
 
@@ -625,13 +635,14 @@ impl Router<'_> {
         Decision::Forward(groups.into_iter().map(|(_, targets)| targets).collect())
     }
 
-    fn to_meeting(&self, message: &Message, meeting: &str) -> Decision {
+    /// The owner of a meeting, or who will be.
+    pub(crate) fn to_meeting(&self, message: &Message, meeting: &str) -> Decision {
         if !valid_meeting_name(meeting) {
             return refuse(404, "No Such User Or Meeting");
         }
         if let Some(owner) = self.owners.get(meeting) {
             if let Some(member) = self.members.get(owner) {
-                return one(Way::to(Destination::Host(member_host(member)), Side::Inner));
+                return one(Way::to_member(member));
             }
             if in_dialog(message) {
                 return Decision::Park;
@@ -659,7 +670,7 @@ impl Router<'_> {
         let ways: Vec<Way> = in_order(key, candidates.collect())
             .into_iter()
             .filter_map(|id| self.members.get(id))
-            .map(|m| Way::to(Destination::Host(member_host(m)), Side::Inner))
+            .map(Way::to_member)
             .collect();
         if ways.is_empty() {
             if in_dialog(message) {
