@@ -234,6 +234,14 @@ impl Store for EmbeddedStore {
         self.shared.database()?;
         Ok(self.shared.hub.lock().revision())
     }
+
+    async fn leased(&self, key: &str) -> Result<Option<(Entry, LeaseId)>, StoreError> {
+        // The lease first: a key that is bound to another one in between only makes the older one the answer.
+        let Some(lease) = self.shared.leases.lock().holder(key) else {
+            return Ok(None);
+        };
+        Ok(self.get(key).await?.map(|entry| (entry, lease)))
+    }
 }
 
 #[cfg(test)]

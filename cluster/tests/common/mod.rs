@@ -369,7 +369,10 @@ async fn leases(store: &dyn Store) {
     };
     assert!(matches!(ended, WatchEvent::Delete { key, .. } if key == "l/left"));
     assert_eq!(store.keep_alive(left).await, Err(StoreError::LeaseExpired));
-    assert!(store.get("l/renewed").await.unwrap().is_some());
+    let (entry, holder) = store.leased("l/renewed").await.unwrap().unwrap();
+    assert_eq!((entry.key.as_str(), holder), ("l/renewed", renewed));
+    assert_eq!(store.leased("l/kept").await.unwrap(), None, "unbound");
+    assert_eq!(store.leased("l/none").await.unwrap(), None);
     store.revoke(renewed).await.unwrap();
 }
 
