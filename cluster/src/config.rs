@@ -29,9 +29,10 @@ pub struct EmbeddedConfig {
 
 /// Settings of the etcd engine.
 ///
-/// etcd itself should run with `--heartbeat-interval=50 --election-timeout=500
+/// etcd itself should run with `--heartbeat-interval=50 --election-timeout=500 --grpc-keepalive-min-time=200ms
 /// --quota-backend-bytes=8589934592 --auto-compaction-retention=1h`: with its default election timeout it
-/// does not grant leases as short as the cluster's, and notices dead members later.
+/// does not grant leases as short as the cluster's, and notices dead members later; with its default for pings it
+/// closes our connections, which ping twice a second while they wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EtcdConfig {

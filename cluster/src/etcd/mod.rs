@@ -2,7 +2,8 @@
 //!
 //! One client an endpoint, because a client of several goes on sending to a dead one; here a request moves on
 //! to the next endpoint itself. A read is repeated until it succeeds or its time is over. A write is repeated
-//! only while it certainly did not reach etcd; otherwise it ends as [`StoreError::Unknown`].
+//! only while it certainly did not reach etcd; otherwise it ends as [`StoreError::Unknown`], as soon as later writes
+//! are answered and it is not.
 
 mod endpoint;
 mod watch;
