@@ -12,6 +12,7 @@ use cluster::{
     Compare, LeaseId, Op, Revision, Store, StoreError, Txn, TxnOutcome, Watch, WatchEvent,
 };
 
+#[allow(unused_imports)]
 pub use etcd::Etcd;
 
 pub fn put(key: &str, value: &str) -> Op {
