@@ -231,8 +231,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn status(&self) -> Result<Revision, StoreError> {
-        self.shared.database()?;
-        Ok(self.shared.hub.lock().revision())
+        // From the file, as pages have it: watches hear of a commit a moment later.
+        Ok(tables::revision(&*self.shared.database()?)?)
     }
 
     async fn leased(&self, key: &str) -> Result<Option<(Entry, LeaseId)>, StoreError> {
