@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::embedded::{EmbeddedError, EmbeddedStore};
 use crate::etcd::{EtcdError, EtcdStore};
 use crate::store::Store;
+use crate::trust::CheckedStore;
 
 /// The engine and its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,9 +30,10 @@ pub struct EmbeddedConfig {
 
 /// Settings of the etcd engine.
 ///
-/// etcd itself should run with `--heartbeat-interval=50 --election-timeout=500
+/// etcd itself should run with `--heartbeat-interval=50 --election-timeout=500 --grpc-keepalive-min-time=200ms
 /// --quota-backend-bytes=8589934592 --auto-compaction-retention=1h`: with its default election timeout it
-/// does not grant leases as short as the cluster's, and notices dead members later.
+/// does not grant leases as short as the cluster's, and notices dead members later; with its default for pings it
+/// closes our connections, which ping twice a second while they wait.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EtcdConfig {
@@ -88,7 +90,7 @@ pub enum OpenError {
     Etcd(#[from] EtcdError),
 }
 
-/// Opens the store. An etcd cluster that cannot be reached is no error here: requests then end as
+/// Opens the store, and notices when it loses data ([`CheckedStore`]). An etcd cluster that cannot be reached is no error here: requests then end as
 /// [`StoreError::Unavailable`](crate::StoreError::Unavailable) until it can.
 ///
 /// # Errors
@@ -100,9 +102,12 @@ pub async fn open(config: &StoreConfig) -> Result<Arc<dyn Store>, OpenError> {
             // Opening may repair a file after a power cut, which takes a while on a large one.
             let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(&path)).await;
             let store = opened.unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
-            Ok(Arc::new(store))
+            Ok(Arc::new(CheckedStore::start(Arc::new(store))))
         }
-        StoreConfig::Etcd(etcd) => Ok(Arc::new(EtcdStore::new(etcd)?)),
+        StoreConfig::Etcd(etcd) => {
+            let store = Arc::new(EtcdStore::new(etcd)?);
+            Ok(Arc::new(CheckedStore::start(store)))
+        }
     }
 }
 

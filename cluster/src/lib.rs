@@ -13,11 +13,15 @@ pub mod records;
 pub mod registry;
 mod secret;
 pub mod store;
+pub mod suspicion;
+pub mod trust;
 
 pub use config::{EmbeddedConfig, EtcdConfig, OpenError, StoreConfig, open};
 pub use lease::{LeaseKeeper, LeaseTimes, Standing};
 pub use registry::{Cache, Cached, Change, Changes};
 pub use secret::secret;
+pub use suspicion::Watchdog;
+pub use trust::CheckedStore;
 
 pub use store::{
     Compare, Entry, LeaseId, Op, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch,

@@ -97,6 +97,30 @@ pub async fn renew(
     }
 }
 
+/// Claims a meeting again that the caller serves from memory, after the store lost data or was restored: a record that
+/// still names the caller is written anew, so that its epoch is higher than any before.
+///
+/// # Errors
+/// The store's; after [`StoreError::Unknown`] simply do it again.
+pub async fn reassert(store: &dyn Store, meeting: &str, member: &str) -> Result<Claim, StoreError> {
+    let found = match claim(store, meeting, member).await? {
+        Claim::Mine(found) => found,
+        other => return Ok(other),
+    };
+    let key = keys::owner(meeting);
+    let txn = Txn {
+        compares: vec![
+            guard(meeting, found),
+            Compare::Present(keys::member(member)),
+        ],
+        ops: vec![put(&key, member)],
+    };
+    match store.txn(txn).await? {
+        TxnOutcome::Committed(epoch) => Ok(Claim::Mine(epoch)),
+        TxnOutcome::Conflict => Ok(Claim::Refused),
+    }
+}
+
 /// Gives a meeting up; `false` when it was not the caller's any more.
 ///
 /// # Errors

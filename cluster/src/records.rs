@@ -138,6 +138,21 @@ pub mod keys {
     pub fn all_bindings() -> String {
         format!("{ROOT}binding/")
     }
+    /// Random, made once: names the store, so that an empty or foreign one is told from it.
+    #[must_use]
+    pub fn identity() -> String {
+        format!("{ROOT}store/identity")
+    }
+    /// Changed by an operator who trusts a store that was restored.
+    #[must_use]
+    pub fn trust() -> String {
+        format!("{ROOT}store/trust")
+    }
+    /// Written only to make the store's revision grow.
+    #[must_use]
+    pub fn floor() -> String {
+        format!("{ROOT}store/floor")
+    }
     /// A cluster-wide secret: `nonce`, `flow`, `guest`.
     #[must_use]
     pub fn secret(name: &str) -> String {

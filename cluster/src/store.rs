@@ -190,4 +190,10 @@ pub trait Store: Send + Sync + 'static {
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError>;
     /// The newest revision, and whether the store is healthy (`Err` where not).
     async fn status(&self) -> Result<Revision, StoreError>;
+    /// One key with the lease it is bound to; `None` where it does not exist, is bound to none, or the engine cannot
+    /// tell.
+    async fn leased(&self, key: &str) -> Result<Option<(Entry, LeaseId)>, StoreError> {
+        let _ = key;
+        Ok(None)
+    }
 }

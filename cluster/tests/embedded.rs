@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,4 +97,53 @@ async fn writers_share_commits() {
         store.range("g/", 1000, None).await.unwrap().entries.len(),
         200
     );
+}
+
+/// Not a test by itself: the process that is killed below.
+#[tokio::test]
+async fn child_writer() {
+    let Some(directory) = std::env::var_os("CHILD_STORE") else {
+        return;
+    };
+    let store = EmbeddedStore::open(directory.as_ref()).unwrap();
+    for n in 0.. {
+        let (a, b) = (format!("k/{n}/a"), format!("k/{n}/b"));
+        commit(&store, vec![put(&a, "1"), put(&b, "1")]).await;
+        println!("wrote {n}.");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_process_loses_no_acknowledged_write_and_does_none_by_half() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        let store = directory.path().join(round.to_string());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_writer", "--nocapture"])
+            .env("CHILD_STORE", &store)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut acknowledged = 0;
+        while acknowledged < 40 * (round + 1) {
+            let line = lines.next().expect("it writes until it is killed").unwrap();
+            acknowledged += usize::from(line.starts_with("wrote "));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it said before it died.
+        acknowledged += lines
+            .map_while(Result::ok)
+            .filter(|l| l.ends_with('.'))
+            .count();
+        let store = EmbeddedStore::open(&store).unwrap();
+        let found = store.range("k/", 1_000, None).await.unwrap().entries.len();
+        assert_eq!(found % 2, 0, "both keys of a transaction or none");
+        assert!(
+            found / 2 >= acknowledged,
+            "{found} keys of {acknowledged} transactions"
+        );
+        assert!(found / 2 <= acknowledged + 1, "one may have been under way");
+    }
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::etcd::EtcdStore;
-use cluster::{EtcdConfig, LeaseKeeper, LeaseTimes, Revision, Store, StoreError, Txn, WatchEvent};
+use cluster::{
+    EtcdConfig, LeaseKeeper, LeaseTimes, Revision, Standing, Store, StoreError, Txn, WatchEvent,
+};
 use common::{Etcd, commit, next, put};
 
 #[tokio::test]
@@ -118,79 +120,6 @@ async fn a_refused_write_is_not_called_unknown() {
 }
 
 #[tokio::test]
-async fn user_and_password_are_used_and_wrong_ones_refused() {
-    let Some(etcd) = Etcd::start() else { return };
-    etcd.store().await;
-    let mut root = etcd_client::Client::connect([&etcd.url], None)
-        .await
-        .unwrap();
-    root.user_add("root", "right", None).await.unwrap();
-    root.user_grant_role("root", "root").await.unwrap();
-    root.auth_enable().await.unwrap();
-    let with = |password: &str| EtcdConfig {
-        user: Some("root".into()),
-        password: Some(password.into()),
-        timeout_ms: 1_500,
-        ..etcd.config()
-    };
-    let store = EtcdStore::new(&with("right")).unwrap();
-    commit(&store, vec![put("u/a", "1")]).await;
-    let wrong = EtcdStore::new(&with("wrong")).unwrap();
-    assert!(matches!(
-        wrong.get("u/a").await,
-        Err(StoreError::Refused(_))
-    ));
-    let anonymous = EtcdStore::new(&EtcdConfig {
-        timeout_ms: 500,
-        ..etcd.config()
-    })
-    .unwrap();
-    assert!(anonymous.get("u/a").await.is_err());
-}
-
-#[tokio::test]
-async fn tls_is_verified_against_the_given_authority() {
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str| directory.path().join(name);
-    for name in ["etcd", "stranger"] {
-        let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        std::fs::write(file(&format!("{name}.pem")), made.cert.pem()).unwrap();
-        std::fs::write(
-            file(&format!("{name}.key")),
-            made.signing_key.serialize_pem(),
-        )
-        .unwrap();
-    }
-    let (cert, key) = (file("etcd.pem"), file("etcd.key"));
-    let arguments = [
-        "--cert-file",
-        cert.to_str().unwrap(),
-        "--key-file",
-        key.to_str().unwrap(),
-    ];
-    let Some(etcd) = Etcd::start_with("https", &arguments) else {
-        return;
-    };
-    let trusting = EtcdConfig {
-        ca_file: Some(cert.clone()),
-        ..etcd.config()
-    };
-    let store = etcd.store_with(&trusting).await;
-    commit(&*store, vec![put("t/a", "1")]).await;
-    let stranger = EtcdConfig {
-        ca_file: Some(file("stranger.pem")),
-        timeout_ms: 500,
-        ..etcd.config()
-    };
-    let stranger = EtcdStore::new(&stranger).unwrap();
-    assert!(matches!(
-        stranger.get("t/a").await,
-        Err(StoreError::Unavailable(_))
-    ));
-}
-
-#[tokio::test]
 async fn a_dead_member_is_known_within_three_seconds() {
     let Some(etcd) = Etcd::start() else { return };
     let store = etcd.store().await;
@@ -210,4 +139,26 @@ async fn a_dead_member_is_known_within_three_seconds() {
         "{:?}",
         died.elapsed()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_etcd_with_its_own_idea_of_pings_is_borne() {
+    let flags = ["--heartbeat-interval=50", "--election-timeout=500"];
+    let Some(etcd) = Etcd::members(1, "http", &flags, &[]) else {
+        return;
+    };
+    let store = etcd.store().await;
+    let from = commit(&*store, vec![put("w/a", "1")]).await;
+    let mut watch = store.watch("w/", from).await.unwrap();
+    let keeper = LeaseKeeper::start(Arc::clone(&store), LeaseTimes::default());
+    keeper.put("m/a", "1").await.unwrap();
+    // An idle watch: the connection is closed for its pings, again and again.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let standing = *keeper.standing().borrow();
+    assert_eq!(standing, Standing::Alive { generation: 1 });
+    for n in 0..200 {
+        commit(&*store, vec![put("g/a", &n.to_string())]).await;
+    }
+    let last = commit(&*store, vec![put("w/a", "2")]).await;
+    assert!(matches!(next(&mut watch).await, WatchEvent::Put(entry) if entry.modified == last));
 }

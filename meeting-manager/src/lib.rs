@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use cluster::records::{Member, RECORD_VERSION, keys};
-use cluster::{Cache, LeaseKeeper, LeaseTimes, Store, StoreError};
+use cluster::{Cache, LeaseKeeper, LeaseTimes, Store, StoreError, Watchdog};
 use meeting_core::{Counts, Focus, FocusConfig};
 use parking_lot::Mutex;
 use rand::RngCore;
@@ -96,6 +96,7 @@ pub struct MeetingManager {
     transports: Transports,
     inputs: mpsc::Sender<Input>,
     lease: Option<Arc<LeaseKeeper>>,
+    watchdog: Option<Watchdog>,
     member: Arc<Mutex<Member>>,
     admin: Option<SocketAddr>,
     stop: CancellationToken,
@@ -149,6 +150,7 @@ impl MeetingManager {
             transports,
             inputs,
             lease: None,
+            watchdog: None,
             member,
             admin: admin_address,
             stop,
@@ -192,6 +194,8 @@ impl MeetingManager {
         self.focus
             .lock()
             .handle_switches(Instant::now(), self.switches.sync(&cache));
+        let watchdog = peers.watch_over(&store, &self.config.id, cache);
+        self.watchdog = Some(watchdog);
         let runner = Runner {
             focus: Arc::clone(&self.focus),
             store,

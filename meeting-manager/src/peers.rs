@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster::records::{Member, Owner};
-use cluster::{Cache, Cached, Change, Store};
+use cluster::records::{Member, Owner, SwitchRecord};
+use cluster::{Cache, Cached, Change, Store, Watchdog};
 use meeting_core::{MeetingId, Ownership, Peer};
 use tokio::sync::mpsc;
 
@@ -29,6 +29,16 @@ impl Peers {
     pub(crate) async fn ready(&self) {
         self.members.ready().await;
         self.owners.ready().await;
+    }
+
+    /// Ends the lease of a member or switch that is killed, sooner than it runs out.
+    pub(crate) fn watch_over(
+        &self,
+        store: &Arc<dyn Store>,
+        member: &str,
+        switches: Cache<SwitchRecord>,
+    ) -> Watchdog {
+        Watchdog::start(Arc::clone(store), member, self.members.clone(), switches)
     }
 
     /// An earlier process of that name has left meetings.

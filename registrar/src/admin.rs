@@ -157,7 +157,7 @@ fn view(core: &Core, binding: &registrar_core::Binding, now: u64) -> BindingView
     BindingView {
         contact: binding.contact.clone(),
         q: f32::from(binding.q) / 1000.0,
-        expires_in: binding.expires_at.saturating_sub(now),
+        expires_in: binding.left(now),
         transport: flow.map_or_else(String::new, |f| f.transport.clone()),
         node: flow.map_or_else(String::new, |f| f.node.clone()),
         instance: binding.instance.clone(),

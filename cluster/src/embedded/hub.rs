@@ -132,10 +132,6 @@ impl Hub {
         }
         *self = Self::new(revision, self.limits);
     }
-
-    pub(super) fn revision(&self) -> Revision {
-        self.revision
-    }
 }
 
 fn key_of(event: &WatchEvent) -> &str {

@@ -83,6 +83,11 @@ impl Leases {
         }
     }
 
+    /// The lease a key is bound to.
+    pub(super) fn holder(&self, key: &str) -> Option<LeaseId> {
+        self.holders.get(key).copied().map(LeaseId)
+    }
+
     /// Keys of one lease.
     pub(super) fn keys(&self, id: LeaseId) -> Vec<String> {
         self.leases
@@ -141,6 +146,7 @@ mod tests {
         leases.bind("k", Some(b));
         assert!(leases.keys(a).is_empty());
         assert_eq!(leases.keys(b), ["k"]);
+        assert_eq!(leases.holder("k"), Some(b));
         leases.bind("k", None);
         assert!(leases.keys(b).is_empty());
     }

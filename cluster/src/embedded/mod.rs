@@ -231,8 +231,16 @@ impl Store for EmbeddedStore {
     }
 
     async fn status(&self) -> Result<Revision, StoreError> {
-        self.shared.database()?;
-        Ok(self.shared.hub.lock().revision())
+        // From the file, as pages have it: watches hear of a commit a moment later.
+        Ok(tables::revision(&*self.shared.database()?)?)
+    }
+
+    async fn leased(&self, key: &str) -> Result<Option<(Entry, LeaseId)>, StoreError> {
+        // The lease first: a key that is bound to another one in between only makes the older one the answer.
+        let Some(lease) = self.shared.leases.lock().holder(key) else {
+            return Ok(None);
+        };
+        Ok(self.get(key).await?.map(|entry| (entry, lease)))
     }
 }
 

@@ -115,6 +115,15 @@ pub(super) fn get(database: &Database, key: &str) -> Result<Option<Entry>, Failu
     Ok(data.get(key)?.map(|v| entry(key, v.value())))
 }
 
+/// The newest revision, as last committed.
+pub(super) fn revision(database: &Database) -> Result<Revision, Failure> {
+    let meta = match database.begin_read()?.open_table(META) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Revision(0)),
+        meta => meta?,
+    };
+    Ok(Revision(meta.get(REVISION)?.map_or(0, |r| r.value())))
+}
+
 /// A page of a prefix, as last committed.
 pub(super) fn range(
     database: &Database,

@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use etcd_client::{
+    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, Identity, TlsOptions, Txn,
+    TxnOp, TxnResponse,
+};
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::EtcdError;
 use crate::config::EtcdConfig;
@@ -25,6 +28,20 @@ const ROUND: Duration = Duration::from_millis(100);
 const LEAST: Duration = Duration::from_millis(150);
 /// TCP's own probes of idle connections.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(5);
+/// While a request or a watch is open, its member is pinged this often. etcd takes it amiss unless it runs with
+/// `--grpc-keepalive-min-time` below this.
+const PING: Duration = Duration::from_millis(500);
+/// A member that leaves a ping unanswered for so long is left, with all that was asked of it. One that merely waits
+/// for a new leader answers.
+const PONG: Duration = Duration::from_secs(1);
+
+/// A write that has no answer for so long is doubted: what a member hands to a leader that has just died is lost, and
+/// nobody says so.
+const DOUBT: Duration = Duration::from_millis(700);
+/// How long a probe of the way that writes take may last.
+const PROBE_PATIENCE: Duration = Duration::from_millis(300);
+/// Pause between probes, and what is left to the answer of a doubted write after one succeeded.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// What may be done about a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +74,8 @@ pub(super) struct Endpoints {
 struct Member {
     url: String,
     client: Mutex<Option<Client>>,
+    /// When the last probe was sent that was answered; held while one is under way.
+    proof: Mutex<Option<Instant>>,
 }
 
 impl std::fmt::Debug for Endpoints {
@@ -83,6 +102,7 @@ impl Endpoints {
         let mut options = ConnectOptions::new()
             .with_connect_timeout(CONNECT)
             .with_tcp_keepalive(TCP_KEEPALIVE)
+            .with_keep_alive(PING, PONG)
             .with_require_leader(true)
             .with_auto_token_refresh(true);
         options = match (&config.user, &config.password) {
@@ -96,6 +116,7 @@ impl Endpoints {
         let members = config.endpoints.iter().map(|url| Member {
             url: url.clone(),
             client: Mutex::new(None),
+            proof: Mutex::new(None),
         });
         Ok(Self {
             members: members.collect(),
@@ -163,7 +184,19 @@ impl Endpoints {
             Ok(Err(e)) => return Err(not_done(judge(&e))),
             Err(_) => return Err(Verdict::NotDone("cannot connect in time".into())),
         };
-        match timeout(patience, request(client)).await {
+        let begun = Instant::now();
+        let asked = async {
+            let answer = request(client.clone());
+            if kind == Kind::Read {
+                return Some(answer.await);
+            }
+            tokio::select! {
+                answer = answer => Some(answer),
+                () = overtaken(member, client, begun) => None,
+            }
+        };
+        let answer = timeout(patience, asked).await.ok().flatten();
+        match answer.ok_or(()) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(e)) => {
                 let verdict = judge(&e);
@@ -172,7 +205,7 @@ impl Endpoints {
                 }
                 Err(verdict)
             }
-            Err(_) => {
+            Err(()) => {
                 if kind == Kind::Read {
                     *member.client.lock().await = None;
                 }
@@ -204,6 +237,36 @@ impl Endpoints {
     pub(super) fn current(&self) -> usize {
         self.current.load(Ordering::Relaxed) % self.members.len()
     }
+}
+
+/// Returns when a write begun at `begun` is most likely lost: one that was sent later, the same way through the log of
+/// the cluster, was answered.
+async fn overtaken(member: &Member, client: Client, begun: Instant) {
+    sleep_until(begun + DOUBT).await;
+    loop {
+        {
+            let mut proof = member.proof.lock().await;
+            if proof.is_some_and(|sent| sent > begun) {
+                break;
+            }
+            let sent = Instant::now();
+            if matches!(timeout(PROBE_PATIENCE, probe(&client)).await, Ok(Ok(_))) {
+                *proof = Some(sent);
+                break;
+            }
+        }
+        sleep(GRACE).await;
+    }
+    sleep(GRACE).await;
+}
+
+/// A write that changes nothing.
+async fn probe(client: &Client) -> Result<TxnResponse, Error> {
+    let exists = Compare::create_revision(super::PROBE, CompareOp::Greater, 0);
+    let txn = Txn::new()
+        .when([exists])
+        .and_then([TxnOp::put(super::PROBE, "", None)]);
+    client.kv_client().txn(txn).await
 }
 
 /// Signing in comes before the request itself, so nothing that fails there was done.
@@ -241,6 +304,8 @@ fn judge(error: &Error) -> Verdict {
         // A stale token; the next try signs in again.
         16 => Verdict::NotDone(text),
         14 if message.contains("no leader") => Verdict::NotDone(text),
+        // The member's own word that it has no leader to hand a write to.
+        2 | 14 if message.contains("raft proposal dropped") => Verdict::NotDone(text),
         _ => Verdict::Unclear(text),
     }
 }

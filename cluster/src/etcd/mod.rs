@@ -2,7 +2,8 @@
 //!
 //! One client an endpoint, because a client of several goes on sending to a dead one; here a request moves on
 //! to the next endpoint itself. A read is repeated until it succeeds or its time is over. A write is repeated
-//! only while it certainly did not reach etcd; otherwise it ends as [`StoreError::Unknown`].
+//! only while it certainly did not reach etcd; otherwise it ends as [`StoreError::Unknown`], as soon as later writes
+//! are answered and it is not.
 
 mod endpoint;
 mod watch;
@@ -13,8 +14,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
-    Client, Compare as EtcdCompare, CompareOp, GetOptions, KeyValue, PutOptions, Txn as EtcdTxn,
-    TxnOp,
+    Client, Compare as EtcdCompare, CompareOp, GetOptions, GetResponse, KeyValue, PutOptions,
+    Txn as EtcdTxn, TxnOp,
 };
 
 use crate::config::EtcdConfig;
@@ -71,7 +72,7 @@ impl EtcdStore {
         })
     }
 
-    async fn page(&self, key: Vec<u8>, options: GetOptions) -> Result<Range, StoreError> {
+    async fn read(&self, key: Vec<u8>, options: GetOptions) -> Result<GetResponse, StoreError> {
         let request = |client: Client| {
             let (key, options) = (key.clone(), options.clone());
             async move {
@@ -79,7 +80,11 @@ impl EtcdStore {
                 kv.get(key, Some(options)).await
             }
         };
-        let mut answer = self.endpoints.call(Kind::Read, request).await?;
+        self.endpoints.call(Kind::Read, request).await
+    }
+
+    async fn page(&self, key: Vec<u8>, options: GetOptions) -> Result<Range, StoreError> {
+        let mut answer = self.read(key, options).await?;
         let more = answer.more();
         let revision = Revision(answer.header().map_or(0, |h| unsigned(h.revision())));
         let entries = answer.take_kvs().into_iter().filter_map(entry).collect();
@@ -239,6 +244,15 @@ impl Store for EtcdStore {
 
     async fn status(&self) -> Result<Revision, StoreError> {
         Ok(self.page(PROBE.into(), GetOptions::new()).await?.revision)
+    }
+
+    async fn leased(&self, key: &str) -> Result<Option<(Entry, LeaseId)>, StoreError> {
+        let mut answer = self.read(key.into(), GetOptions::new()).await?;
+        let found = answer.take_kvs().into_iter().next();
+        Ok(found.and_then(|kv| {
+            let lease = LeaseId(unsigned(kv.lease()));
+            (lease.0 != 0).then_some((entry(kv)?, lease))
+        }))
     }
 }
 

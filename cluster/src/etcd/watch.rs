@@ -2,10 +2,13 @@
 //!
 //! ```text
 //!   watching ── stream ends, or silent for two probes ──► resuming (next member, after the last revision)
-//!      │  ▲                                                  │
-//!      │  └──────────────────────────────────────────────────┘
-//!      └─ compacted, or the consumer is too slow ──► Lost
+//!      │  ▲                                                  │   │
+//!      │  └──────────────────────────────────────────────────┘   │ no member takes it for a while
+//!      └─ compacted, or the consumer is too slow ──► Lost ◄──────┘
 //! ```
+//!
+//! A member without a leader ends its watches by itself, so that none goes on in silence on the wrong side of a
+//! partition.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +29,8 @@ const PROBE: Duration = Duration::from_secs(1);
 const CONSUMER: Duration = Duration::from_secs(10);
 /// Pause between tries to resume.
 const RESUME: Duration = Duration::from_millis(200);
+/// A watch that could not be resumed for so long is given up, so that its consumer knows that it is out of date.
+const GIVE_UP: Duration = Duration::from_secs(3);
 
 /// Why a watch stream is not read on.
 enum End {
@@ -78,25 +83,39 @@ impl Task {
 
     async fn run(&mut self, mut stream: WatchStream, mut at: usize) {
         loop {
-            match self.follow(stream).await {
-                End::Dropped => return,
-                End::Lost => {
+            let end = match self.follow(stream).await {
+                End::Broken => {
+                    self.endpoints.move_on(at);
+                    self.resume().await
+                }
+                end => Err(end),
+            };
+            (stream, at) = match end {
+                Ok(opened) => opened,
+                Err(End::Dropped) => return,
+                Err(End::Lost | End::Broken) => {
                     let _ = timeout(CONSUMER, self.events.send(WatchEvent::Lost)).await;
                     return;
                 }
-                End::Broken => {}
-            }
-            self.endpoints.move_on(at);
-            (stream, at) = loop {
-                match self.open().await {
-                    Ok(opened) => break opened,
-                    Err(e) => tracing::debug!(error = %e, "watch not resumed yet"),
-                }
-                tokio::select! {
-                    () = sleep(RESUME) => {}
-                    () = self.events.closed() => return,
-                }
             };
+        }
+    }
+
+    /// Opens the stream again where some member takes it.
+    async fn resume(&self) -> Result<(WatchStream, usize), End> {
+        let broken = Instant::now();
+        loop {
+            match self.open().await {
+                Ok(opened) => return Ok(opened),
+                Err(e) => tracing::debug!(error = %e, "watch not resumed yet"),
+            }
+            if broken.elapsed() >= GIVE_UP {
+                return Err(End::Lost);
+            }
+            tokio::select! {
+                () = sleep(RESUME) => {}
+                () = self.events.closed() => return Err(End::Dropped),
+            }
         }
     }
 

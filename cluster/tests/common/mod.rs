@@ -1,126 +1,19 @@
 //! What every engine must do, and the engines to try it on.
 #![allow(dead_code)]
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+mod etcd;
+pub mod faults;
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
-use cluster::etcd::EtcdStore;
 use cluster::{
-    Compare, EtcdConfig, LeaseId, Op, Revision, Store, StoreError, Txn, TxnOutcome, Watch,
-    WatchEvent,
+    Compare, LeaseId, Op, Revision, Store, StoreError, Txn, TxnOutcome, Watch, WatchEvent,
 };
 
-/// An etcd of our own on free ports, ended with the test.
-pub struct Etcd {
-    child: Child,
-    pub url: String,
-    _directory: tempfile::TempDir,
-}
-
-impl Etcd {
-    /// `None`, said aloud, where there is no etcd; in CI that is a failure.
-    pub fn start() -> Option<Self> {
-        Self::start_with("http", &[])
-    }
-
-    /// With `https` and the arguments that name its certificate, say.
-    pub fn start_with(scheme: &str, arguments: &[&str]) -> Option<Self> {
-        let binary = "/usr/bin/etcd";
-        if !std::path::Path::new(binary).exists() {
-            assert!(std::env::var_os("CI").is_none(), "CI must have {binary}");
-            eprintln!("skipped: {binary} is not installed");
-            return None;
-        }
-        let directory = tempfile::tempdir().unwrap();
-        let (client, peer) = (free_url(scheme), free_url("http"));
-        let child = Command::new(binary)
-            .arg("--data-dir")
-            .arg(directory.path())
-            .args([
-                "--listen-client-urls",
-                &client,
-                "--advertise-client-urls",
-                &client,
-            ])
-            .args([
-                "--listen-peer-urls",
-                &peer,
-                "--initial-advertise-peer-urls",
-                &peer,
-            ])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .args(["--heartbeat-interval=50", "--election-timeout=500"])
-            .args([
-                "--grpc-keepalive-min-time=200ms",
-                "--quota-backend-bytes=8589934592",
-            ])
-            .args([
-                "--auto-compaction-retention=1h",
-                "--logger=zap",
-                "--log-level=error",
-            ])
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        Some(Self {
-            child,
-            url: client,
-            _directory: directory,
-        })
-    }
-
-    pub fn config(&self) -> EtcdConfig {
-        EtcdConfig {
-            endpoints: vec![self.url.clone()],
-            ..EtcdConfig::default()
-        }
-    }
-
-    pub async fn store(&self) -> Arc<dyn Store> {
-        self.store_with(&self.config()).await
-    }
-
-    /// Waits until it answers.
-    pub async fn store_with(&self, config: &EtcdConfig) -> Arc<dyn Store> {
-        let store = EtcdStore::new(config).unwrap();
-        let start = Instant::now();
-        while let Err(e) = store.status().await {
-            assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "etcd did not start: {e}"
-            );
-        }
-        Arc::new(store)
-    }
-
-    pub fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &pid])
-                .status()
-                .unwrap()
-                .success()
-        );
-    }
-}
-
-impl Drop for Etcd {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_url(scheme: &str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("{scheme}://{}", listener.local_addr().unwrap())
-}
+#[allow(unused_imports)]
+pub use etcd::Etcd;
 
 pub fn put(key: &str, value: &str) -> Op {
     Op::Put(key.into(), Bytes::copy_from_slice(value.as_bytes()), None)
@@ -369,7 +262,10 @@ async fn leases(store: &dyn Store) {
     };
     assert!(matches!(ended, WatchEvent::Delete { key, .. } if key == "l/left"));
     assert_eq!(store.keep_alive(left).await, Err(StoreError::LeaseExpired));
-    assert!(store.get("l/renewed").await.unwrap().is_some());
+    let (entry, holder) = store.leased("l/renewed").await.unwrap().unwrap();
+    assert_eq!((entry.key.as_str(), holder), ("l/renewed", renewed));
+    assert_eq!(store.leased("l/kept").await.unwrap(), None, "unbound");
+    assert_eq!(store.leased("l/none").await.unwrap(), None);
     store.revoke(renewed).await.unwrap();
 }
 

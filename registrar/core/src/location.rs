@@ -17,8 +17,16 @@ pub struct Binding {
     pub contact: String,
     /// Preference, per mille (RFC 3261 §20.10: q 1.0 = 1000).
     pub q: u16,
-    /// Seconds since the Unix epoch.
+    /// Seconds since the Unix epoch; later than what was granted to the client, so that most of its refreshes need
+    /// not be written.
     pub expires_at: u64,
+    /// Seconds that were granted when it was written; 0 in records of registrars that granted until `expires_at`.
+    #[serde(default)]
+    pub granted: u32,
+    /// Until when it was granted last, seconds since the Unix epoch: known to the registrar that did, and not written
+    /// with every refresh.
+    #[serde(skip)]
+    pub served_until: Option<u64>,
     /// Call-ID of the REGISTER that wrote it last.
     pub call_id: String,
     /// CSeq of that REGISTER.
@@ -43,6 +51,39 @@ pub struct Binding {
     /// User-Agent, for the console.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub user_agent: String,
+}
+
+impl Binding {
+    /// When it ends, as far as is known here: seconds since the Unix epoch.
+    #[must_use]
+    pub fn ends_at(&self) -> u64 {
+        self.served_until
+            .map_or(self.expires_at, |until| until.min(self.expires_at))
+    }
+
+    /// Seconds a client is told that are left of it.
+    #[must_use]
+    pub fn left(&self, now: u64) -> u64 {
+        let left = self.ends_at().saturating_sub(now);
+        match (self.served_until, self.granted) {
+            // Another registrar knows how often it was refreshed; never more than was granted at once.
+            (None, granted @ 1..) => left.min(u64::from(granted)),
+            _ => left,
+        }
+    }
+
+    /// Whether nothing but times and the CSeq tell it from `other`.
+    #[must_use]
+    pub(crate) fn is_refreshed_by(&self, other: &Self) -> bool {
+        let timeless = |binding: &Self| Self {
+            expires_at: 0,
+            served_until: None,
+            cseq: 0,
+            updated_at: 0,
+            ..binding.clone()
+        };
+        timeless(self) == timeless(other)
+    }
 }
 
 /// How to reach a binding through the registrar that holds its connection.
@@ -103,7 +144,18 @@ impl BindingSet {
 
     /// Those not expired at `now` (seconds since the Unix epoch).
     pub fn live(&self, now: u64) -> impl Iterator<Item = &Binding> {
-        self.bindings.iter().filter(move |b| b.expires_at > now)
+        self.bindings.iter().filter(move |b| b.ends_at() > now)
+    }
+
+    /// Whether what is stored of the two differs by more than what refreshes leave unwritten.
+    #[must_use]
+    pub(crate) fn differs_from(&self, other: &Self) -> bool {
+        self.bindings.len() != other.bindings.len()
+            || self
+                .bindings
+                .iter()
+                .zip(&other.bindings)
+                .any(|(a, b)| a.expires_at != b.expires_at || !a.is_refreshed_by(b))
     }
 }
 
@@ -132,11 +184,16 @@ impl Location {
     pub(crate) fn update(
         &mut self,
         aor: &str,
-        set: Option<BindingSet>,
+        mut set: Option<BindingSet>,
         revision: Revision,
     ) -> bool {
-        if self.sets.get(aor).is_some_and(|(_, r)| *r > revision) {
-            return false;
+        if let Some((old, known)) = self.sets.get(aor) {
+            if *known > revision {
+                return false;
+            }
+            if let Some(set) = &mut set {
+                keep_refreshes(old, set);
+            }
         }
         self.forget(aor);
         if let Some(set) = set {
@@ -149,6 +206,13 @@ impl Location {
             self.sets.insert(aor.to_owned(), (set, revision));
         }
         true
+    }
+
+    /// Takes in refreshes that are not written.
+    pub(crate) fn refresh(&mut self, aor: &str, set: &BindingSet) {
+        if let Some((known, _)) = self.sets.get_mut(aor) {
+            known.bindings.clone_from(&set.bindings);
+        }
     }
 
     /// Forgets one record; true where there was one.
@@ -225,6 +289,23 @@ impl Location {
             last = Some(aor.clone());
         }
         (found, None)
+    }
+}
+
+/// What is stored does not tell of refreshes that were not written: those stay known, unless the binding was written by
+/// a later request.
+fn keep_refreshes(old: &BindingSet, new: &mut BindingSet) {
+    for binding in &mut new.bindings {
+        let known = old.bindings.iter().find(|known| {
+            known.served_until.is_some()
+                && known.cseq >= binding.cseq
+                && known.is_refreshed_by(binding)
+        });
+        if let Some(known) = known.filter(|_| binding.served_until.is_none()) {
+            binding.served_until = known.served_until;
+            binding.cseq = known.cseq;
+            binding.updated_at = known.updated_at;
+        }
     }
 }
 

@@ -166,6 +166,13 @@ impl Core {
             self.next_register(now, &aor);
             return;
         }
+        // A refresh that what is stored outlasts is not written.
+        if current.is_some_and(|(stored, _)| !set.differs_from(stored)) {
+            self.location.refresh(&aor, &set);
+            self.answer_register(now, &registering, &set);
+            self.next_register(now, &aor);
+            return;
+        }
         let key = cluster::records::keys::bindings(&aor);
         let compare = match current {
             Some((_, revision)) => cluster::Compare::Unchanged(key.clone(), revision),
@@ -212,7 +219,7 @@ impl Core {
                 let there = current.as_ref().map(|(set, _)| set);
                 // A write whose answer was lost may have happened all the same.
                 let ours = match there {
-                    Some(set) => *set == wanted,
+                    Some(set) => set.encode() == wanted.encode(),
                     None => wanted.bindings.is_empty(),
                 };
                 match current.clone() {

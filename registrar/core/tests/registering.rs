@@ -163,7 +163,11 @@ fn registration_is_answered_only_when_it_is_durable() {
     assert_eq!(contacts(&ok).len(), 1);
     let (set, _) = world.store.read("sip:alice@example.org").expect("stored");
     assert_eq!(set.bindings[0].contact, "sip:alice@198.51.100.1");
-    assert_eq!(set.bindings[0].expires_at, WALL + 600);
+    assert_eq!(
+        (set.bindings[0].expires_at, set.bindings[0].granted),
+        (WALL + 1800, 600),
+        "stored for longer than granted"
+    );
 }
 
 #[test]
