@@ -2,102 +2,13 @@
 
 mod common;
 
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
+use common::cluster::{etcd, role};
 use common::sipp::{Caller, Sipp, Way, free_port};
 use common::{eventually, exit_code, get, http, signal};
 use serde_json::Value;
-
-/// A child process whose log is shown where a test fails, ended when dropped.
-struct Process {
-    child: Child,
-    log: std::path::PathBuf,
-}
-
-impl Process {
-    fn start(mut command: Command, log: &Path) -> Self {
-        let file = std::fs::File::create(log).expect("a log file");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(file)
-            .spawn()
-            .unwrap_or_else(|e| panic!("{command:?}: {e} (scripts/setup test)"));
-        Self {
-            child,
-            log: log.to_owned(),
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    fn assert_running(&mut self) {
-        let ended = self.child.try_wait().expect("a child");
-        assert!(ended.is_none(), "{ended:?}: {}", self.log());
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("---- {}\n{}", self.log.display(), self.log());
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// One etcd member on free ports; its client URL.
-fn etcd(directory: &Path) -> (Process, String) {
-    let client = format!("http://127.0.0.1:{}", free_port());
-    let peer = format!("http://127.0.0.1:{}", free_port());
-    let mut command = Command::new("etcd");
-    command.arg("--data-dir").arg(directory.join("etcd"));
-    for (name, value) in [
-        ("name", "test"),
-        ("listen-client-urls", &client),
-        ("advertise-client-urls", &client),
-        ("listen-peer-urls", &peer),
-        ("initial-advertise-peer-urls", &peer),
-        ("initial-cluster", &format!("test={peer}")),
-        ("heartbeat-interval", "50"),
-        ("election-timeout", "500"),
-        ("grpc-keepalive-min-time", "200ms"),
-    ] {
-        command.arg(format!("--{name}={value}"));
-    }
-    let mut process = Process::start(command, &directory.join("etcd.log"));
-    let host = client.trim_start_matches("http://").to_owned();
-    eventually("etcd to be healthy", || {
-        process.assert_running();
-        std::net::TcpStream::connect(&host).is_ok()
-            && get(&format!("{client}/health")).contains("true")
-    });
-    (process, client)
-}
-
-/// One role with its own file; its admin URL.
-fn role(directory: &Path, name: &str, client: &str, text: &str) -> (Process, String) {
-    let admin = format!("127.0.0.1:{}", free_port());
-    let path = directory.join(format!("{name}.toml"));
-    let config = format!(
-        "[log]\nlevel = \"info\"\n[admin]\nlisten = \"{admin}\"\ndrain_seconds = 2\n[store]\nengine = \"etcd\"\nendpoints = [\"{client}\"]\n{text}"
-    );
-    std::fs::write(&path, config).expect("writes");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rostrum"));
-    command.arg(name).arg("--config").arg(&path);
-    let mut process = Process::start(command, &directory.join(format!("{name}.log")));
-    eventually(&format!("{name} to be ready"), || {
-        process.assert_running();
-        std::net::TcpStream::connect(&admin).is_ok()
-            && http("GET", &format!("http://{admin}/readyz"), "").0 == 200
-    });
-    (process, format!("http://{admin}"))
-}
 
 #[test]
 fn a_phone_joins_through_three_processes_holds_resumes_and_leaves() {

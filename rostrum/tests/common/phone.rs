@@ -202,13 +202,31 @@ impl Phone {
 
     /// Answers a request.
     pub fn answer(&mut self, request: &str, status: &str) {
+        self.respond(request, status, "", "");
+    }
+
+    /// Answers a request with a description of media.
+    pub fn answer_with(&mut self, request: &str, status: &str, sdp: &str) {
+        let contact = format!(
+            "Contact: <sip:{}@{};transport={}>\r\nContent-Type: application/sdp\r\n",
+            self.user,
+            self.at,
+            self.transport.to_lowercase()
+        );
+        self.respond(request, status, &contact, sdp);
+    }
+
+    fn respond(&mut self, request: &str, status: &str, more: &str, body: &str) {
         let mut text = format!("SIP/2.0 {status}\r\n");
         for name in ["Via", "From", "To", "Call-ID", "CSeq"] {
             for value in headers(request, name) {
                 text.push_str(&format!("{name}: {value}\r\n"));
             }
         }
-        text.push_str("Content-Length: 0\r\n\r\n");
+        text.push_str(&format!(
+            "{more}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
         self.send(&text);
     }
 
@@ -275,6 +293,11 @@ impl Phone {
             self.acknowledge(call);
         }
         answer
+    }
+
+    /// Asks within a call whether it is there; the final answer.
+    pub fn inform(&mut self, call: &Call) -> String {
+        self.within("INFO", call, "")
     }
 
     /// Hangs up; the final answer.
