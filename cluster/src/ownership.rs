@@ -11,6 +11,8 @@
 //! the revision the record was written at, so it only grows. Every later write of the owner carries
 //! [`guard`], and a conflict means: not mine any more.
 
+use bytes::Bytes;
+
 use crate::records::{Owner, RECORD_VERSION, keys};
 use crate::store::{Compare, Op, Revision, Store, StoreError, Txn, TxnOutcome};
 
@@ -30,6 +32,32 @@ pub enum Claim {
 #[must_use]
 pub fn guard(meeting: &str, epoch: Revision) -> Compare {
     Compare::Unchanged(keys::owner(meeting), epoch)
+}
+
+/// Claims a meeting that nobody has or has a record of, and writes that record, in one transaction. [`Claim::Refused`]
+/// where there is an owner or a record, or the caller's own member key is not there: [`claim`] tells.
+///
+/// # Errors
+/// The store's; after [`StoreError::Unknown`] claim it with [`claim`].
+pub async fn claim_new(
+    store: &dyn Store,
+    meeting: &str,
+    member: &str,
+    record: Bytes,
+) -> Result<Claim, StoreError> {
+    let (key, record_key) = (keys::owner(meeting), keys::meeting(meeting));
+    let txn = Txn {
+        compares: vec![
+            Compare::Absent(key.clone()),
+            Compare::Absent(record_key.clone()),
+            Compare::Present(keys::member(member)),
+        ],
+        ops: vec![put(&key, member), Op::Put(record_key, record, None)],
+    };
+    match store.txn(txn).await? {
+        TxnOutcome::Committed(epoch) => Ok(Claim::Mine(epoch)),
+        TxnOutcome::Conflict => Ok(Claim::Refused),
+    }
 }
 
 /// Claims an unowned meeting for a living member. Claiming what is one's own already gives its epoch.
