@@ -11,6 +11,7 @@ pub mod metrics;
 mod peers;
 mod runner;
 mod store_ops;
+mod sweeper;
 mod switches;
 
 use std::net::SocketAddr;
@@ -194,6 +195,14 @@ impl MeetingManager {
         self.focus
             .lock()
             .handle_switches(Instant::now(), self.switches.sync(&cache));
+        let sweeper = sweeper::run(
+            Arc::clone(&self.focus),
+            Arc::clone(&self.switches),
+            Arc::clone(&store),
+            self.inputs.clone(),
+        );
+        let stop = self.stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(sweeper).await });
         let watchdog = peers.watch_over(&store, &self.config.id, cache);
         self.watchdog = Some(watchdog);
         let runner = Runner {

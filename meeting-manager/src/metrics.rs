@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meeting_core::Counts;
+use meeting_core::{Counts, Orphans};
 use sip::Message;
 
 /// Describes them; call once a recorder is installed.
@@ -43,11 +43,30 @@ pub fn describe() {
         Unit::Count,
         "Operations of store and switches under way"
     );
+    describe_counter!(
+        "rostrum_manager_orphans_total",
+        Unit::Count,
+        "What belonged to nothing and was put right, by kind: legs, dialogs without one, meetings on switches, records"
+    );
     describe_histogram!(
         "rostrum_manager_takeover_seconds",
         Unit::Seconds,
         "From a member's end to its meeting going on here, one value a meeting"
     );
+}
+
+/// What a sweep has put right.
+pub(crate) fn orphans(found: &Orphans) {
+    let count = |kind: &'static str, n: usize| {
+        if n > 0 {
+            tracing::warn!(kind, n, "something belonged to nothing and was put right");
+        }
+        metrics::counter!("rostrum_manager_orphans_total", "kind" => kind).increment(n as u64);
+    };
+    count("leg", found.legs);
+    count("dialog", found.dialogs);
+    count("meeting", found.meetings);
+    count("record", found.records);
 }
 
 /// A meeting of a member that is gone goes on here.

@@ -8,8 +8,8 @@ use std::time::Instant;
 use cluster::{LeaseKeeper, Store};
 use control::v1 as ctl;
 use meeting_core::{
-    ApplyFailure, Claimed, Command, Focus, MeetingId, OpId, Ownership, Peer, StoreFailure, Stored,
-    SwitchId, SwitchInfo,
+    ApplyFailure, Claimed, Command, Focus, Held, MeetingId, OpId, Ownership, Peer, StoreFailure,
+    Stored, SwitchId, SwitchInfo,
 };
 use parking_lot::Mutex;
 use sip::transaction::ClientKey;
@@ -37,6 +37,10 @@ pub(crate) enum Input {
     Owner(MeetingId, Option<Ownership>),
     /// All owner records, where changes may have been missed.
     Owners(BTreeMap<MeetingId, Ownership>),
+    /// What a switch holds.
+    Inventory(SwitchId, Vec<Held>),
+    /// The dialog records of a meeting, by their keys after its prefix.
+    Records(MeetingId, Vec<String>),
     Drain,
     Shutdown,
 }
@@ -130,6 +134,12 @@ impl Runner {
             Input::Members(members) => focus.handle_members(now, members),
             Input::Owner(meeting, owner) => focus.handle_owner(now, &meeting, owner),
             Input::Owners(owners) => focus.handle_owners(now, owners),
+            Input::Inventory(switch, held) => {
+                metrics::orphans(&focus.handle_inventory(now, &switch, &held));
+            }
+            Input::Records(meeting, keys) => {
+                metrics::orphans(&focus.handle_records(&meeting, &keys));
+            }
             Input::Drain => focus.drain(),
             Input::Shutdown => focus.shutdown(now),
         }

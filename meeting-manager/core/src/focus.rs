@@ -23,6 +23,7 @@ use crate::shared::{
     advertise, entry_of, is_known,
 };
 use crate::succession::{Ownership, Peer, Succession};
+use crate::sweep::Suspects;
 use crate::switch_choice::SwitchInfo;
 use crate::view::{self, Counts, MeetingView};
 
@@ -35,12 +36,13 @@ const RETRY_STORE: Duration = Duration::from_secs(2);
 /// All meetings of a member.
 #[derive(Debug)]
 pub struct Focus {
-    sh: Shared,
-    meetings: BTreeMap<MeetingId, Meeting>,
+    pub(crate) sh: Shared,
+    pub(crate) meetings: BTreeMap<MeetingId, Meeting>,
     /// Answers outside any transaction.
     stateless: Vec<Transmit>,
     draining: bool,
-    succession: Succession,
+    pub(crate) succession: Succession,
+    pub(crate) suspects: Suspects,
     held_until: Option<Instant>,
 }
 
@@ -50,6 +52,7 @@ impl Focus {
     pub fn new(config: FocusConfig, seed: [u8; 32], now: Instant, unix_ms: u64) -> Self {
         Self {
             succession: Succession::new(config.member.clone()),
+            suspects: Suspects::default(),
             held_until: None,
             sh: Shared::new(config, seed, now, unix_ms),
             meetings: BTreeMap::new(),
@@ -419,7 +422,7 @@ impl Focus {
     // ---- meetings
 
     /// Runs `f` on a meeting, then settles it; one that is over is forgotten, and begins anew where requests wait.
-    fn with_meeting(
+    pub(crate) fn with_meeting(
         &mut self,
         now: Instant,
         id: &MeetingId,

@@ -37,6 +37,7 @@ mod shared;
 mod slot_policy;
 mod subscription;
 mod succession;
+mod sweep;
 mod switch_choice;
 mod switch_link;
 mod timer_queue;
@@ -50,5 +51,6 @@ pub use config::{FocusConfig, MeetingConfig, SessionTimerConfig, SubscriptionCon
 pub use focus::Focus;
 pub use ids::{MeetingId, OpId, ParticipantId, SourceId, SubscriptionId, SwitchId};
 pub use succession::{Ownership, Peer};
+pub use sweep::{Held, Orphans};
 pub use switch_choice::SwitchInfo;
 pub use view::{Counts, DialogView, MediaView, MeetingView, ParticipantView};

@@ -173,6 +173,12 @@ impl Succession {
             .is_some_and(|o| o.member != self.member && self.members.contains_key(&o.member))
     }
 
+    /// The meeting has an owner that is not this member, or one that is being replaced.
+    pub(crate) fn may_be_anothers(&self, meeting: &MeetingId) -> bool {
+        let another = |o: &Ownership| o.member != self.member;
+        self.owners.get(meeting).is_some_and(another) || self.orphans.contains_key(meeting)
+    }
+
     /// Somebody else who could go on with our meetings lives.
     pub(crate) fn has_heir(&self) -> bool {
         self.members

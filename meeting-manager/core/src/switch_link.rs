@@ -157,6 +157,17 @@ impl SwitchLink {
         self.settled && self.is_quiet()
     }
 
+    /// The switch is told the whole meeting again.
+    pub(crate) fn resync(&mut self) {
+        self.full = true;
+        self.dirty = self.legs.keys().cloned().collect();
+    }
+
+    /// Whose legs the switch should hold.
+    pub(crate) fn leg_ids(&self) -> impl Iterator<Item = &ParticipantId> {
+        self.legs.keys()
+    }
+
     /// Legs that the switch may hold.
     pub(crate) fn leg_count(&self) -> usize {
         self.legs.len()
