@@ -11,6 +11,8 @@
 //! the revision the record was written at, so it only grows. Every later write of the owner carries
 //! [`guard`], and a conflict means: not mine any more.
 
+use bytes::Bytes;
+
 use crate::records::{Owner, RECORD_VERSION, keys};
 use crate::store::{Compare, Op, Revision, Store, StoreError, Txn, TxnOutcome};
 
@@ -46,6 +48,32 @@ pub async fn claim(store: &dyn Store, meeting: &str, member: &str) -> Result<Cla
         ops: vec![put(&key, member)],
     };
     settle(store, &key, member, store.txn(txn).await).await
+}
+
+/// [`claim`], which also writes the record of a meeting that has none: one transaction where the meeting is new.
+///
+/// # Errors
+/// As of [`claim`].
+pub async fn claim_new(
+    store: &dyn Store,
+    meeting: &str,
+    member: &str,
+    record: Bytes,
+) -> Result<Claim, StoreError> {
+    let (key, of_meeting) = (keys::owner(meeting), keys::meeting(meeting));
+    let txn = Txn {
+        compares: vec![
+            Compare::Absent(key.clone()),
+            Compare::Absent(of_meeting.clone()),
+            Compare::Present(keys::member(member)),
+        ],
+        ops: vec![put(&key, member), Op::Put(of_meeting, record, None)],
+    };
+    match store.txn(txn).await {
+        Ok(TxnOutcome::Committed(epoch)) => Ok(Claim::Mine(epoch)),
+        Ok(TxnOutcome::Conflict) | Err(StoreError::Unknown) => claim(store, meeting, member).await,
+        Err(e) => Err(e),
+    }
 }
 
 /// Takes a meeting over from `dead`, whose member key must be gone and whose owner record must still be the

@@ -65,7 +65,7 @@ pub(crate) async fn claim(
         tracing::warn!(meeting, error = %e, "meeting not claimed");
         StoreFailure::Unavailable
     };
-    let epoch = match ownership::claim(store, meeting, member)
+    let epoch = match ownership::claim_new(store, meeting, member, record.clone())
         .await
         .map_err(failed)?
     {
