@@ -745,7 +745,7 @@ async fn transactions(store: &Arc<dyn Store>, after: cluster::Revision) -> usize
         }
         let of_calls = ["owner/", "meeting/", "dialog/"];
         let is_call = |part: &&str| key.starts_with(&format!("{}{part}", cluster::records::ROOT));
-        if of_calls.iter().any(|part| is_call(part)) {
+        if of_calls.iter().any(is_call) {
             revisions.insert(revision);
         }
     }
