@@ -34,32 +34,6 @@ pub fn guard(meeting: &str, epoch: Revision) -> Compare {
     Compare::Unchanged(keys::owner(meeting), epoch)
 }
 
-/// Claims a meeting that nobody has or has a record of, and writes that record, in one transaction. [`Claim::Refused`]
-/// where there is an owner or a record, or the caller's own member key is not there: [`claim`] tells.
-///
-/// # Errors
-/// The store's; after [`StoreError::Unknown`] claim it with [`claim`].
-pub async fn claim_new(
-    store: &dyn Store,
-    meeting: &str,
-    member: &str,
-    record: Bytes,
-) -> Result<Claim, StoreError> {
-    let (key, record_key) = (keys::owner(meeting), keys::meeting(meeting));
-    let txn = Txn {
-        compares: vec![
-            Compare::Absent(key.clone()),
-            Compare::Absent(record_key.clone()),
-            Compare::Present(keys::member(member)),
-        ],
-        ops: vec![put(&key, member), Op::Put(record_key, record, None)],
-    };
-    match store.txn(txn).await? {
-        TxnOutcome::Committed(epoch) => Ok(Claim::Mine(epoch)),
-        TxnOutcome::Conflict => Ok(Claim::Refused),
-    }
-}
-
 /// Claims an unowned meeting for a living member. Claiming what is one's own already gives its epoch.
 ///
 /// # Errors
@@ -74,6 +48,32 @@ pub async fn claim(store: &dyn Store, meeting: &str, member: &str) -> Result<Cla
         ops: vec![put(&key, member)],
     };
     settle(store, &key, member, store.txn(txn).await).await
+}
+
+/// [`claim`], which also writes the record of a meeting that has none: one transaction where the meeting is new.
+///
+/// # Errors
+/// As of [`claim`].
+pub async fn claim_new(
+    store: &dyn Store,
+    meeting: &str,
+    member: &str,
+    record: Bytes,
+) -> Result<Claim, StoreError> {
+    let (key, of_meeting) = (keys::owner(meeting), keys::meeting(meeting));
+    let txn = Txn {
+        compares: vec![
+            Compare::Absent(key.clone()),
+            Compare::Absent(of_meeting.clone()),
+            Compare::Present(keys::member(member)),
+        ],
+        ops: vec![put(&key, member), Op::Put(of_meeting, record, None)],
+    };
+    match store.txn(txn).await {
+        Ok(TxnOutcome::Committed(epoch)) => Ok(Claim::Mine(epoch)),
+        Ok(TxnOutcome::Conflict) | Err(StoreError::Unknown) => claim(store, meeting, member).await,
+        Err(e) => Err(e),
+    }
 }
 
 /// Takes a meeting over from `dead`, whose member key must be gone and whose owner record must still be the

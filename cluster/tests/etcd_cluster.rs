@@ -12,7 +12,7 @@ use common::{Etcd, commit, next, put};
 
 /// Writes must go on this soon after the death of a member: etcd's own election takes up to two of its time-outs of
 /// 500 ms, and this machine is shared.
-const GOES_ON: Duration = Duration::from_millis(3_000);
+const GOES_ON: Duration = Duration::from_millis(2_500);
 
 fn told(what: &str, report: &Report) {
     println!(

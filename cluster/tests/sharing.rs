@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::embedded::EmbeddedStore;
-use cluster::ownership::{Claim, claim, guard, release, take_over};
+use cluster::ownership::{Claim, claim, claim_new, guard, release, take_over};
 use cluster::records::{Member, Owner, RECORD_VERSION, keys};
 use cluster::{
-    Cache, Change, LeaseKeeper, LeaseTimes, Op, Standing, Store, Txn, TxnOutcome, secret,
+    Cache, Change, LeaseKeeper, LeaseTimes, Op, Revision, Standing, Store, Txn, TxnOutcome, secret,
 };
 use common::{commit, delete, put};
 
@@ -77,6 +77,32 @@ async fn a_meeting_is_claimed_once_and_taken_over_only_from_the_dead() {
     assert!(!release(&*store, "m", first).await.unwrap());
     assert!(release(&*store, "m", second).await.unwrap());
     assert_eq!(store.get(&keys::owner("m")).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_new_meeting_is_claimed_with_its_record_and_an_older_record_is_kept() {
+    let store = store();
+    let alive = Op::Put(keys::member("a"), member("a").into(), None);
+    commit(&*store, vec![alive, put(&keys::meeting("old"), "kept")]).await;
+    let before = store.status().await.unwrap();
+    let new = claim_new(&*store, "new", "a", "made".into()).await.unwrap();
+    assert_eq!(new, Claim::Mine(store.status().await.unwrap()));
+    assert_eq!(new, Claim::Mine(Revision(before.0 + 1)), "one transaction");
+    let record = store.get(&keys::meeting("new")).await.unwrap().unwrap();
+    assert_eq!(record.value.as_ref(), b"made");
+    let again = claim_new(&*store, "new", "a", "other".into())
+        .await
+        .unwrap();
+    assert_eq!(again, new);
+    let old = claim_new(&*store, "old", "a", "other".into())
+        .await
+        .unwrap();
+    assert!(matches!(old, Claim::Mine(_)));
+    let record = store.get(&keys::meeting("old")).await.unwrap().unwrap();
+    assert_eq!(record.value.as_ref(), b"kept");
+    let stranger = claim_new(&*store, "x", "b", "made".into()).await.unwrap();
+    assert_eq!(stranger, Claim::Refused, "not a member");
+    assert_eq!(store.get(&keys::meeting("x")).await.unwrap(), None);
 }
 
 #[tokio::test]

@@ -84,14 +84,7 @@ pub(crate) async fn claim(
             Claim::Taken(..) | Claim::Refused => {}
         }
     }
-    match ownership::claim_new(store, meeting, member, record.clone()).await {
-        Ok(Claim::Mine(epoch)) => {
-            return load(store, meeting, epoch, record).await.map_err(failed);
-        }
-        Ok(_) | Err(StoreError::Unknown) => {}
-        Err(e) => return Err(failed(e)),
-    }
-    let epoch = match ownership::claim(store, meeting, member)
+    let epoch = match ownership::claim_new(store, meeting, member, record.clone())
         .await
         .map_err(failed)?
     {

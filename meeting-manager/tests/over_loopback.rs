@@ -721,3 +721,60 @@ async fn a_phone_that_requires_100rel_is_answered_in_a_183_and_acknowledges_it()
         manager.shutdown().await;
     }
 }
+
+/// How many transactions on meetings and their dialogs there were after a revision: each has a revision of its own.
+async fn transactions(store: &Arc<dyn Store>, after: cluster::Revision) -> usize {
+    let marker = Txn {
+        compares: Vec::new(),
+        ops: vec![Op::Put("/marker".into(), "".into(), None)],
+    };
+    let cluster::TxnOutcome::Committed(end) = store.txn(marker).await.unwrap() else {
+        panic!("no condition")
+    };
+    let mut watch = store.watch("/", after).await.unwrap();
+    let mut revisions = std::collections::BTreeSet::new();
+    loop {
+        let (key, revision) = match watch.recv().await.unwrap() {
+            cluster::WatchEvent::Put(entry) => (entry.key, entry.modified),
+            cluster::WatchEvent::Delete { key, revision, .. } => (key, revision),
+            cluster::WatchEvent::Progress(_) => continue,
+            cluster::WatchEvent::Lost => panic!("the history is long enough"),
+        };
+        if revision == end {
+            return revisions.len();
+        }
+        let of_calls = ["owner/", "meeting/", "dialog/"];
+        let is_call = |part: &&str| key.starts_with(&format!("{}{part}", cluster::records::ROOT));
+        if of_calls.iter().any(is_call) {
+            revisions.insert(revision);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_join_costs_two_transactions_and_a_call_that_goes_on_none() {
+    let store = store();
+    let (_switch, _, _process) = start_switch(&store, "one", 30_000, None).await;
+    let (manager, sip) = start(&store, config()).await;
+    let before = store.status().await.unwrap();
+    let mut callers = Vec::new();
+    for name in ["alice", "bob", "carol"] {
+        let mut caller = Phone::new(name, sip).await;
+        assert_eq!(caller.join().await.status().unwrap().get(), 200);
+        callers.push(caller);
+    }
+    // Longer than the load's interval: what belongs to no join would be seen.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    // One makes the meeting; for each, one before the 200 and one when the ACK has come.
+    let cost = transactions(&store, before).await;
+    assert!((3..=1 + 2 * 3).contains(&cost), "{cost}");
+    let before = store.status().await.unwrap();
+    for mut caller in callers {
+        assert_eq!(caller.hang_up().await, 200);
+    }
+    eventually("all is released", || manager.counts().meetings == 0).await;
+    // Each dialog's end, and the meeting's.
+    let cost = transactions(&store, before).await;
+    assert!((1..=3 + 1).contains(&cost), "{cost}");
+    manager.shutdown().await;
+}

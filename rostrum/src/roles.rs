@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use cluster::{CheckedStore, Store};
+use cluster::Store;
 use meeting_manager::MeetingManager;
 use registrar::Registrar;
 use switch::Switch;
@@ -76,10 +76,9 @@ impl Roles {
 
     async fn start_all(config: &Config, roles: &[Role]) -> Result<Started, String> {
         let metrics = observe::start_metrics()?;
-        let store = cluster::open(&config.store.engine())
+        let store: Arc<dyn Store> = cluster::open(&config.store.engine())
             .await
             .map_err(|e| format!("[store] {e}"))?;
-        let store: Arc<dyn Store> = Arc::new(CheckedStore::start(store));
         let switch = match roles.contains(&Role::Switch) {
             true => Some(
                 Switch::start(config.switch.clone(), Arc::clone(&store))
