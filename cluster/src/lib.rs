@@ -4,10 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authority;
 mod config;
+pub mod drain;
 pub mod embedded;
 pub mod etcd;
+pub mod identity;
 pub mod lease;
+mod measured;
 pub mod ownership;
 pub mod records;
 pub mod registry;
@@ -15,7 +19,9 @@ mod secret;
 pub mod store;
 
 pub use config::{EmbeddedConfig, EtcdConfig, OpenError, StoreConfig, open};
+pub use identity::Tls;
 pub use lease::{LeaseKeeper, LeaseTimes, Standing};
+pub use measured::{Measured, describe_metrics};
 pub use registry::{Cache, Cached, Change, Changes};
 pub use secret::secret;
 

@@ -162,7 +162,7 @@ impl Roles {
             manager.drain(Duration::ZERO).await;
         }
         if let Some(switch) = &self.switch {
-            switch.drain();
+            switch.set_draining(true);
         }
         let Self {
             registrar,

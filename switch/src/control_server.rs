@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use cluster::identity::{identities, is_of};
+use cluster::records::Kind;
 use parking_lot::{Mutex, RwLock};
 use switch_core::worker::ApplyError;
 use tokio::sync::{mpsc, oneshot};
@@ -391,6 +393,7 @@ impl State {
 }
 
 fn stale(highest: u64) -> Status {
+    metrics::stale_epoch();
     Status::failed_precondition(format!(
         "stale epoch: this meeting was last changed under epoch {highest}"
     ))
@@ -398,7 +401,44 @@ fn stale(highest: u64) -> Status {
 
 /// The gRPC service.
 #[derive(Clone)]
-pub struct ControlService(pub Arc<State>);
+pub struct ControlService {
+    /// What it works with.
+    pub state: Arc<State>,
+    /// Connections show certificates of the cluster's authority, and only meeting managers may give orders.
+    pub members_only: bool,
+}
+
+impl ControlService {
+    /// Whether the one who asks is a meeting manager, and the one it says it is.
+    fn admit<T>(&self, request: &Request<T>, member: Option<&str>) -> Result<(), Status> {
+        if !self.members_only {
+            return Ok(());
+        }
+        let certificates = request.peer_certs();
+        let Some(certificate) = certificates.as_ref().and_then(|all| all.first()) else {
+            metrics::control_refused("no-certificate");
+            return Err(Status::unauthenticated(
+                "this switch takes orders only from members that show a certificate",
+            ));
+        };
+        let is_member = match member {
+            Some(member) => is_of(certificate, Kind::MeetingManager, member),
+            None => identities(certificate)
+                .iter()
+                .any(|(kind, _)| *kind == Kind::MeetingManager),
+        };
+        if is_member {
+            return Ok(());
+        }
+        metrics::control_refused("name");
+        let who = identities(certificate);
+        tracing::warn!(member, certificate = ?who, remote = ?request.remote_addr(), "an order of somebody else was refused");
+        Err(Status::permission_denied(match member {
+            Some(member) => format!("the certificate is not that of meeting manager {member:?}"),
+            None => "the certificate is not that of a meeting manager".to_owned(),
+        }))
+    }
+}
 
 #[tonic::async_trait]
 impl control::switch_server::Switch for ControlService {
@@ -406,7 +446,9 @@ impl control::switch_server::Switch for ControlService {
         &self,
         request: Request<control::ApplyRequest>,
     ) -> Result<Response<control::ApplyResponse>, Status> {
-        self.0.apply(request.into_inner()).await.map(Response::new)
+        self.admit(&request, Some(&request.get_ref().member))?;
+        let applied = self.state.apply(request.into_inner()).await;
+        applied.map(Response::new)
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<control::Event, Status>> + Send>>;
@@ -415,14 +457,15 @@ impl control::switch_server::Switch for ControlService {
         &self,
         request: Request<control::EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
+        self.admit(&request, Some(&request.get_ref().member))?;
         let request = request.into_inner();
         if request.member.is_empty() {
             return Err(Status::invalid_argument("member must be named"));
         }
         let (events, stream) = mpsc::channel(MOST_BEHIND);
-        let (algorithm, value) = self.0.fingerprint.clone();
+        let (algorithm, value) = self.state.fingerprint.clone();
         let hello = control::Hello {
-            instance: self.0.instance.clone(),
+            instance: self.state.instance.clone(),
             version: control::VERSION,
             certificate: vec![control::Fingerprint {
                 algorithm,
@@ -435,12 +478,12 @@ impl control::switch_server::Switch for ControlService {
         events
             .try_send(Ok(first))
             .map_err(|_| Status::internal("event stream"))?;
-        self.0.subscribers.lock().push(Subscriber {
+        self.state.subscribers.lock().push(Subscriber {
             member: request.member.clone(),
             meeting: request.meeting.clone(),
             events,
         });
-        self.0.retell(&request.member, &request.meeting);
+        self.state.retell(&request.member, &request.meeting);
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -448,8 +491,9 @@ impl control::switch_server::Switch for ControlService {
         &self,
         request: Request<control::InspectRequest>,
     ) -> Result<Response<control::InspectResponse>, Status> {
+        self.admit(&request, None)?;
         Ok(Response::new(
-            self.0.inspect(&request.into_inner().meeting).await,
+            self.state.inspect(&request.into_inner().meeting).await,
         ))
     }
 }
