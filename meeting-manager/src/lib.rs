@@ -122,7 +122,7 @@ impl MeetingManager {
         let focus = Arc::new(Mutex::new(new_focus(focus_config)));
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let stop = CancellationToken::new();
-        let switches = Switches::new(config.id.clone(), inputs.clone());
+        let switches = Switches::new(config.id.clone(), config.tls.clone(), inputs.clone());
         let (admin, admin_address) = bind_admin(&config).await?;
         let member = Arc::new(Mutex::new(Member {
             version: RECORD_VERSION,

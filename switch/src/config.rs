@@ -391,9 +391,11 @@ mod tests {
     fn managers_are_told_no_address_that_nobody_can_connect_to() {
         let told = |config: &Config, control: &str| config.control_told(control.parse().unwrap());
         let config = Config::default();
-        assert_eq!(told(&config, "10.0.0.1:7070"), "10.0.0.1:7070");
+        assert_eq!(told(&config, "10.0.0.1:7070"), "http://10.0.0.1:7070");
         for any in ["0.0.0.0:7070", "[::]:7070"] {
-            let told: SocketAddr = told(&config, any).parse().expect("an address");
+            let told = told(&config, any);
+            let told = told.strip_prefix("http://").expect("a URL");
+            let told: SocketAddr = told.parse().expect("an address");
             assert!(!told.ip().is_unspecified() && told.port() == 7070, "{told}");
             assert_eq!(told.is_ipv4(), any.starts_with('0'));
         }
@@ -401,7 +403,25 @@ mod tests {
             advertise_control: "switch.example.org:7070".into(),
             ..config
         };
-        assert_eq!(told(&config, "0.0.0.0:7070"), "switch.example.org:7070");
+        let named = "http://switch.example.org:7070";
+        assert_eq!(told(&config, "0.0.0.0:7070"), named);
+    }
+
+    #[test]
+    fn without_certificates_orders_are_taken_on_loopback_only() {
+        for (control, good) in [
+            ("127.0.0.1:7070", true),
+            ("[::1]:0", true),
+            ("0.0.0.0:7070", false),
+            ("192.0.2.7:7070", false),
+        ] {
+            let config = Config {
+                control: control.parse().unwrap(),
+                ..Config::default()
+            };
+            let problem = config.check().map_err(|e| e.key);
+            assert_eq!(problem, if good { Ok(()) } else { Err("control") }, "{control}");
+        }
     }
 
     #[test]

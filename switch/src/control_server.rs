@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::identity::{identities, is_of};
@@ -57,6 +57,8 @@ pub struct State {
     placements: Mutex<HashMap<String, Placement>>,
     /// Epochs of meetings that ended, oldest first: an owner that was paused may not revive one.
     ended: Mutex<VecDeque<(String, u64)>>,
+    /// Of all owners that gave orders.
+    highest: AtomicU64,
     /// The cluster knows this switch: its lease is alive. Without it no new meeting is taken, as
     /// the managers have given the switch up; running ones go on.
     pub registered: AtomicBool,
@@ -80,6 +82,7 @@ impl State {
             workers: RwLock::new(workers),
             placements: Mutex::default(),
             ended: Mutex::default(),
+            highest: AtomicU64::new(0),
             registered: AtomicBool::new(false),
             subscribers: Mutex::default(),
         }
@@ -354,6 +357,9 @@ impl State {
             });
         }
         let worker = self.place(&request)?;
+        if self.highest.fetch_max(epoch, Ordering::Relaxed) < epoch {
+            metrics::highest_epoch(epoch);
+        }
         let (reply, answer) = oneshot::channel();
         let ended = || Status::unavailable("this switch is stopping");
         let (commands, gauges) = self

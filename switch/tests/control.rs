@@ -373,9 +373,13 @@ async fn a_draining_switch_and_one_without_a_lease_take_no_new_meeting() {
         .await
         .expect("running meetings go on");
     rig.store.down.store(false, Ordering::Relaxed);
-    rig.switch.drain();
+    rig.switch.set_draining(true);
     let drained = rig.apply(request("other", 1, vec![phone.leg()])).await;
     assert!(drained.unwrap_err().message().contains("draining"));
+    rig.switch.set_draining(false);
+    rig.apply(request("other", 1, vec![phone.leg()]))
+        .await
+        .expect("taken again");
     rig.switch.shutdown().await;
 }
 
