@@ -332,13 +332,19 @@ impl MeetingManager {
 
     /// Takes no new meetings, and returns when those that are have ended, or after `patience`.
     pub async fn drain(&self, patience: Duration) {
-        let _ = self.inputs.send(Input::Drain).await;
-        self.announce_drain().await;
+        self.set_draining(true).await;
         self.wait_until_empty(patience).await;
     }
 
-    async fn announce_drain(&self) {
-        self.member.lock().draining = true;
+    /// Takes no new meetings, or does again; returns when the cluster knows.
+    pub async fn set_draining(&self, draining: bool) {
+        let input = if draining { Input::Drain } else { Input::Undrain };
+        let _ = self.inputs.send(input).await;
+        self.announce_draining(draining).await;
+    }
+
+    async fn announce_draining(&self, draining: bool) {
+        self.member.lock().draining = draining;
         if let Some(lease) = &self.lease {
             let key = keys::member(&self.config.id);
             let put = lease.put(&key, self.member_record());

@@ -1,11 +1,14 @@
 //! The meeting manager's metrics, each described once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use meeting_core::Counts;
 use sip::Message;
 
 /// Describes them; call once a recorder is installed.
 pub fn describe() {
-    use metrics::{Unit, describe_counter, describe_gauge};
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
     describe_counter!(
         "rostrum_manager_messages_total",
         Unit::Count,
@@ -41,6 +44,48 @@ pub fn describe() {
         Unit::Count,
         "Operations of store and switches under way"
     );
+    describe_histogram!(
+        TAKEOVER,
+        Unit::Seconds,
+        "Time from the notice that a meeting's owner is gone until its meeting is served here"
+    );
+    describe_counter!(
+        FENCED,
+        Unit::Count,
+        "Writes refused because the meeting is no longer this manager's, by who refused: store, switch"
+    );
+    describe_gauge!(
+        EPOCH,
+        Unit::Count,
+        "Highest epoch under which this manager owns or owned a meeting"
+    );
+}
+
+const TAKEOVER: &str = "rostrum_manager_takeover_seconds";
+const FENCED: &str = "rostrum_manager_fenced_writes_total";
+const EPOCH: &str = "rostrum_manager_highest_epoch";
+
+static HIGHEST: AtomicU64 = AtomicU64::new(0);
+
+/// A meeting of a member that is gone is served here, so long after it was noticed.
+pub fn takeover(duration: Duration) {
+    metrics::histogram!(TAKEOVER).record(duration);
+}
+
+/// A write was refused to a manager that is no longer the owner; `by` is "store" or "switch".
+pub fn fenced_write(by: &'static str) {
+    metrics::counter!(FENCED, "by" => by).increment(1);
+}
+
+/// A meeting is owned under this epoch.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a store's revision stays far below 2^52"
+)]
+pub fn epoch(epoch: u64) {
+    if HIGHEST.fetch_max(epoch, Ordering::Relaxed) < epoch {
+        metrics::gauge!(EPOCH).set(epoch as f64);
+    }
 }
 
 pub(crate) fn message_received(message: &Message) {

@@ -34,6 +34,7 @@ pub(crate) enum Input {
     Adopt(MeetingId, Claimed),
     Lost(MeetingId),
     Drain,
+    Undrain,
     Shutdown,
 }
 
@@ -111,6 +112,7 @@ impl Runner {
             Input::Adopt(meeting, claimed) => focus.adopt(now, &meeting, claimed),
             Input::Lost(meeting) => focus.handle_lost(now, &meeting),
             Input::Drain => focus.drain(),
+            Input::Undrain => focus.undrain(),
             Input::Shutdown => focus.shutdown(now),
         }
     }

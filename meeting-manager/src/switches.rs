@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
+use crate::metrics;
 use crate::runner::Input;
 
 /// A switch that takes longer to answer is passed over.
@@ -207,7 +208,10 @@ fn endpoint(id: &SwitchId, control: &str, tls: Option<&Tls>) -> Result<Endpoint,
 
 fn failure(status: &Status) -> ApplyFailure {
     match status.code() {
-        Code::FailedPrecondition => ApplyFailure::Fenced,
+        Code::FailedPrecondition => {
+            metrics::fenced_write("switch");
+            ApplyFailure::Fenced
+        }
         Code::InvalidArgument
         | Code::Unimplemented
         | Code::OutOfRange

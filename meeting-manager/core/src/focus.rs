@@ -526,6 +526,11 @@ impl Focus {
         self.draining = true;
     }
 
+    /// New meetings again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
+    }
+
     /// Ends every meeting with BYE. It is done when [`Self::counts`] says that no meeting is left.
     pub fn shutdown(&mut self, now: Instant) {
         self.draining = true;
