@@ -166,7 +166,12 @@ fn params(holder: &Holder) -> Result<CertificateParams, AuthorityError> {
         return Err(AuthorityError::Name(holder.name.clone()));
     }
     let mut names: Vec<String> = Vec::new();
-    names.extend(holder.kinds.iter().map(|kind| dns_name(*kind, &holder.name)));
+    names.extend(
+        holder
+            .kinds
+            .iter()
+            .map(|kind| dns_name(*kind, &holder.name)),
+    );
     for address in &holder.addresses {
         let bare = address.trim_start_matches('[').trim_end_matches(']');
         let is_name = || is_certifiable(&bare.to_ascii_lowercase());

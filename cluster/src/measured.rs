@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
 
-use crate::store::{
-    Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch,
-};
+use crate::store::{Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch};
 
 const SECONDS: &str = "rostrum_store_seconds";
 const ERRORS: &str = "rostrum_store_errors_total";

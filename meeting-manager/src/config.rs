@@ -263,11 +263,21 @@ impl Config {
         if let Some(tls) = &self.tls
             && !tls.is_for(Kind::MeetingManager, &self.id)
         {
-            let of: Vec<String> = tls.identities().iter().map(|(kind, id)| format!("{kind} {id:?}")).collect();
+            let of: Vec<String> = tls
+                .identities()
+                .iter()
+                .map(|(kind, id)| format!("{kind} {id:?}"))
+                .collect();
             found.push(invalid(
                 "id",
-                format!("the certificate of [cluster] is not that of meeting manager {:?}", self.id),
-                format!("write the id it was made for ({}), or give it another certificate", of.join(", ")),
+                format!(
+                    "the certificate of [cluster] is not that of meeting manager {:?}",
+                    self.id
+                ),
+                format!(
+                    "write the id it was made for ({}), or give it another certificate",
+                    of.join(", ")
+                ),
             ));
         }
         if self.udp.is_empty() && self.tcp.is_empty() {

@@ -338,7 +338,11 @@ impl MeetingManager {
 
     /// Takes no new meetings, or does again; returns when the cluster knows.
     pub async fn set_draining(&self, draining: bool) {
-        let input = if draining { Input::Drain } else { Input::Undrain };
+        let input = if draining {
+            Input::Drain
+        } else {
+            Input::Undrain
+        };
         let _ = self.inputs.send(input).await;
         self.announce_draining(draining).await;
     }

@@ -139,7 +139,11 @@ impl Roles {
 
     /// Does what an operator wants of one role.
     async fn obey(&mut self, kind: Kind, draining: bool) {
-        let what = if draining { "draining" } else { "taking new work again" };
+        let what = if draining {
+            "draining"
+        } else {
+            "taking new work again"
+        };
         tracing::info!(role = %kind, "{what}, as ordered in the cluster");
         match draining {
             true => self.ordered.insert(kind),

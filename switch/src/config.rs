@@ -142,7 +142,10 @@ impl Config {
                     "the certificate of [cluster] is not that of switch {:?}",
                     self.id
                 ),
-                &format!("write the id it was made for ({}), or give it another certificate", told(tls)),
+                &format!(
+                    "write the id it was made for ({}), or give it another certificate",
+                    told(tls)
+                ),
             ),
             _ => {}
         }
@@ -420,7 +423,11 @@ mod tests {
                 ..Config::default()
             };
             let problem = config.check().map_err(|e| e.key);
-            assert_eq!(problem, if good { Ok(()) } else { Err("control") }, "{control}");
+            assert_eq!(
+                problem,
+                if good { Ok(()) } else { Err("control") },
+                "{control}"
+            );
         }
     }
 

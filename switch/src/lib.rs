@@ -86,9 +86,7 @@ impl Switch {
             address: config.control,
             source,
         };
-        let listener = TcpListener::bind(config.control)
-            .await
-            .map_err(listen)?;
+        let listener = TcpListener::bind(config.control).await.map_err(listen)?;
         let control = listener.local_addr().map_err(listen)?;
 
         let identity = Arc::new(Identity::generate()?);

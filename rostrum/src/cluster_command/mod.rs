@@ -77,9 +77,7 @@ impl From {
 }
 
 /// Waits for the store no longer than people do.
-async fn ask<T>(
-    answer: impl Future<Output = Result<T, cluster::StoreError>>,
-) -> Result<T, String> {
+async fn ask<T>(answer: impl Future<Output = Result<T, cluster::StoreError>>) -> Result<T, String> {
     match tokio::time::timeout(PATIENCE, answer).await {
         Ok(answer) => answer.map_err(|e| e.to_string()),
         Err(_) => Err("the store does not answer".to_owned()),
@@ -104,7 +102,10 @@ async fn drain(store: &dyn Store, kind: Kind, id: &str) -> Result<(), String> {
     if !living.contains(&id) {
         return Err(match living.is_empty() {
             true => format!("there is no {kind} {id:?}: none is running"),
-            false => format!("there is no {kind} {id:?}: running are {}", living.join(", ")),
+            false => format!(
+                "there is no {kind} {id:?}: running are {}",
+                living.join(", ")
+            ),
         });
     }
     ask(cluster::drain::drain(store, kind, id)).await?;

@@ -150,7 +150,13 @@ async fn read(store: &dyn Store) -> Result<Status, String> {
 }
 
 fn names<'e>(entries: &'e [Entry], prefix: &'e str) -> impl Iterator<Item = String> + 'e {
-    let name = move |entry: &Entry| entry.key.strip_prefix(prefix).unwrap_or_default().to_owned();
+    let name = move |entry: &Entry| {
+        entry
+            .key
+            .strip_prefix(prefix)
+            .unwrap_or_default()
+            .to_owned()
+    };
     entries.iter().map(name)
 }
 
@@ -165,7 +171,9 @@ fn address(kind: Kind, record: &Value) -> String {
 
 fn table(status: &Status) -> String {
     let number = |n: Option<String>| n.unwrap_or_else(|| "-".to_owned());
-    let head = ["ROLE", "ID", "STATE", "LOAD", "MEETINGS", "EPOCH", "VERSION", "ADDRESS"];
+    let head = [
+        "ROLE", "ID", "STATE", "LOAD", "MEETINGS", "EPOCH", "VERSION", "ADDRESS",
+    ];
     let mut rows = vec![head.map(str::to_owned)];
     for p in &status.processes {
         let state = match (p.alive, p.draining, p.ordered_to_drain) {

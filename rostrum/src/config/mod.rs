@@ -257,7 +257,9 @@ pub fn load(path: &Path, roles: &[Role]) -> Result<Config, Vec<Problem>> {
     let Some(mut config) = config else {
         return Err(found);
     };
-    let untrusted = certify(&mut config, &source).map(|p| found.push(p)).is_some();
+    let untrusted = certify(&mut config, &source)
+        .map(|p| found.push(p))
+        .is_some();
     let unreadable = !found.is_empty();
     let mut later = problems(&config, roles, Process::Each, &source);
     // what certificates would have allowed
