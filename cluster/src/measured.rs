@@ -52,7 +52,7 @@ pub struct Measured(Arc<dyn Store>);
 impl Measured {
     /// Around an engine.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>) -> Arc<dyn Store> {
+    pub fn around(store: Arc<dyn Store>) -> Arc<dyn Store> {
         Arc::new(Self(store))
     }
 }

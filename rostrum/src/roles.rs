@@ -91,7 +91,7 @@ impl Roles {
             .await
             .map_err(|e| format!("[store] {e}"))?;
         cluster::describe_metrics();
-        let store = Measured::new(store);
+        let store = Measured::around(store);
         let switch = match roles.contains(&Role::Switch) {
             true => Some(
                 Switch::start(config.switch.clone(), Arc::clone(&store))

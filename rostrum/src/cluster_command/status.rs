@@ -166,7 +166,15 @@ fn address(kind: Kind, record: &Value) -> String {
         Kind::Switch => &record["control"],
         Kind::Registrar => &record["routes"][0],
     };
-    told.as_str().unwrap_or_default().to_owned()
+    let told = told.as_str().unwrap_or_default();
+    match kind {
+        // the rest lets whoever knows it through without a password
+        Kind::Registrar => {
+            let host = told.rsplit_once('@').map_or("", |(_, host)| host);
+            host.split(';').next().unwrap_or_default().to_owned()
+        }
+        _ => told.to_owned(),
+    }
 }
 
 fn table(status: &Status) -> String {
