@@ -11,7 +11,7 @@
 //! the revision the record was written at, so it only grows. Every later write of the owner carries
 //! [`guard`], and a conflict means: not mine any more.
 
-use crate::records::{Owner, RECORD_VERSION, keys};
+use crate::records::{Owner, RECORD_VERSION, keys, read};
 use crate::store::{Compare, Op, Revision, Store, StoreError, Txn, TxnOutcome};
 
 /// What came of a claim.
@@ -113,7 +113,7 @@ async fn settle(
     let Some(entry) = store.get(key).await? else {
         return Ok(Claim::Refused);
     };
-    let owner: Owner = serde_json::from_slice(&entry.value)
+    let owner: Owner = read(&entry.value)
         .map_err(|e| StoreError::Refused(format!("{key} is not an owner record: {e}")))?;
     if owner.member == member {
         Ok(Claim::Mine(entry.modified))

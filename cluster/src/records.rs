@@ -1,11 +1,37 @@
 //! What is kept in the store, and under which keys. Values are JSON with a `version` that only grows.
+//!
+//! Builds of neighbouring versions share a store while one is upgraded to the other, so a version may only add fields,
+//! which have a default where they are absent, and change no meaning. What must not be read by the build before it takes
+//! two versions, of which the first already understands it.
 
 use std::net::SocketAddr;
 
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 
 /// Version written into records by this build.
 pub const RECORD_VERSION: u32 = 1;
+
+/// Latest version that this build reads: that of the build after it, of which it skips what it does not know.
+pub const NEWEST_READ: u32 = RECORD_VERSION + 1;
+
+/// Reads a record.
+///
+/// # Errors
+/// It is none of this kind, or of a version beyond [`NEWEST_READ`]: it is to be left as it is and not acted on.
+pub fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = serde_json::from_slice(value)?;
+    if version > NEWEST_READ {
+        return Err(serde_json::Error::custom(format!(
+            "of version {version}, and this build reads up to {NEWEST_READ}"
+        )));
+    }
+    serde_json::from_slice(value)
+}
 
 /// Prefix of all keys.
 pub const ROOT: &str = "/rostrum/v1/";

@@ -208,7 +208,7 @@ impl MeetingManager {
             let prefix = keys::owners();
             let page = store.range(&prefix, MAX_PAGE, after.as_deref()).await?;
             for entry in &page.entries {
-                let owner = serde_json::from_slice::<Owner>(&entry.value);
+                let owner = cluster::records::read::<Owner>(&entry.value);
                 let id = entry.key.strip_prefix(&prefix).and_then(MeetingId::new);
                 let (Ok(owner), Some(id)) = (owner, id) else {
                     continue;

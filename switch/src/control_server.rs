@@ -316,14 +316,7 @@ impl State {
         &self,
         request: control::ApplyRequest,
     ) -> Result<control::ApplyResponse, Status> {
-        if request.version < control::OLDEST_VERSION {
-            return Err(Status::invalid_argument(format!(
-                "control protocol version {} is too old: this switch speaks {} to {}",
-                request.version,
-                control::OLDEST_VERSION,
-                control::VERSION
-            )));
-        }
+        check_version(request.version)?;
         if request.meeting.is_empty() || request.member.is_empty() {
             return Err(Status::invalid_argument("meeting and member must be named"));
         }
@@ -398,6 +391,17 @@ impl State {
     }
 }
 
+fn check_version(version: u32) -> Result<(), Status> {
+    if control::is_understood(version) {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "control protocol version {version}: this switch understands {} to {}",
+        control::OLDEST_VERSION,
+        control::NEWEST_VERSION
+    )))
+}
+
 fn stale(highest: u64) -> Status {
     metrics::stale_epoch();
     Status::failed_precondition(format!(
@@ -465,6 +469,7 @@ impl control::switch_server::Switch for ControlService {
     ) -> Result<Response<Self::EventsStream>, Status> {
         self.admit(&request, Some(&request.get_ref().member))?;
         let request = request.into_inner();
+        check_version(request.version)?;
         if request.member.is_empty() {
             return Err(Status::invalid_argument("member must be named"));
         }

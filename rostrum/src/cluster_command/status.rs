@@ -68,7 +68,17 @@ pub async fn all(store: &dyn Store, prefix: &str) -> Result<Vec<Entry>, String> 
 
 /// Reads and prints.
 pub async fn run(store: &dyn Store, json: bool) -> Result<(), String> {
-    let status = read(store).await?;
+    let status = match read(store).await {
+        Ok(status) => status,
+        Err(error) if json => {
+            println!(
+                "{}",
+                serde_json::json!({"store": {"healthy": false, "error": error}})
+            );
+            return Err(error);
+        }
+        Err(error) => return Err(error),
+    };
     if json {
         let text = serde_json::to_string(&status).map_err(|e| e.to_string())?;
         println!("{text}");
