@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::records::ROOT;
 use crate::store::{LeaseId, Op, Store, StoreError, Txn};
 
 /// Times of a lease.
@@ -57,6 +58,27 @@ pub enum Standing {
         /// Counts the leases of this keeper, from 1.
         generation: u64,
     },
+}
+
+/// Metrics; all have the label `kind`, the kind of record the lease is for.
+pub(crate) const ALIVE: &str = "rostrum_lease_alive";
+pub(crate) const RENEWALS: &str = "rostrum_lease_renewals_total";
+pub(crate) const LOSSES: &str = "rostrum_lease_losses_total";
+
+/// Tells the metrics how a renewal ended; `kind` is that of the lease's records, as in their keys.
+pub fn count_renewal(kind: &str, done: bool) {
+    let outcome = if done { "done" } else { "failed" };
+    metrics::counter!(RENEWALS, "kind" => kind.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// Tells the metrics that a lease ended though its holder lives.
+pub fn count_loss(kind: &str) {
+    metrics::counter!(LOSSES, "kind" => kind.to_owned()).increment(1);
+}
+
+/// Tells the metrics whether a lease is held.
+pub fn tell_alive(kind: &str, alive: bool) {
+    metrics::gauge!(ALIVE, "kind" => kind.to_owned()).set(f64::from(u8::from(alive)));
 }
 
 /// Pause before the next try after a failed grant or renewal.
@@ -230,7 +252,7 @@ async fn run(shared: Arc<Shared>) {
         generation += 1;
         shared.lease.send_replace(Some(lease));
         tokio::select! {
-            () = shared.hold(lease, generation) => {}
+            () = shared.hold(lease, generation) => count_loss(&shared.kind()),
             () = told(&mut withdrawn, true) => {
                 shared.lost();
                 // One that is not revoked runs out.
@@ -283,7 +305,9 @@ impl Shared {
         loop {
             self.wait(pause).await;
             let sent = Instant::now();
-            match self.fenced(self.store.keep_alive(lease)).await {
+            let renewed = self.fenced(self.store.keep_alive(lease)).await;
+            count_renewal(&self.kind(), renewed.is_ok());
+            match renewed {
                 Ok(()) => {
                     renewed_at = sent;
                     *self.fence.lock() = Some(sent + self.times.fence);
@@ -325,7 +349,16 @@ impl Shared {
         work.await
     }
 
+    /// Of the records that the lease is for, as in their keys.
+    fn kind(&self) -> String {
+        let keys = self.keys.lock();
+        let first = keys.keys().next().and_then(|key| key.strip_prefix(ROOT));
+        let kind = first.and_then(|key| key.split('/').next());
+        kind.unwrap_or("none").to_owned()
+    }
+
     fn set_standing(&self, standing: Standing) {
+        tell_alive(&self.kind(), standing != Standing::Fenced);
         self.standing
             .send_if_modified(|now| std::mem::replace(now, standing) != standing);
     }

@@ -4,10 +4,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod authority;
 mod config;
+pub mod drain;
 pub mod embedded;
 pub mod etcd;
+pub mod identity;
 pub mod lease;
+mod measured;
 pub mod ownership;
 pub mod records;
 pub mod registry;
@@ -17,7 +21,9 @@ pub mod suspicion;
 pub mod trust;
 
 pub use config::{EmbeddedConfig, EtcdConfig, OpenError, StoreConfig, open};
+pub use identity::Tls;
 pub use lease::{LeaseKeeper, LeaseTimes, Standing};
+pub use measured::{Measured, describe_metrics};
 pub use registry::{Cache, Cached, Change, Changes};
 pub use secret::secret;
 pub use suspicion::Watchdog;

@@ -13,7 +13,7 @@
 
 use bytes::Bytes;
 
-use crate::records::{Owner, RECORD_VERSION, keys};
+use crate::records::{Owner, RECORD_VERSION, keys, read};
 use crate::store::{Compare, Op, Revision, Store, StoreError, Txn, TxnOutcome};
 
 /// What came of a claim.
@@ -190,7 +190,7 @@ async fn settle(
     let Some(entry) = store.get(key).await? else {
         return Ok(Claim::Refused);
     };
-    let owner: Owner = serde_json::from_slice(&entry.value)
+    let owner: Owner = read(&entry.value)
         .map_err(|e| StoreError::Refused(format!("{key} is not an owner record: {e}")))?;
     if owner.member == member {
         Ok(Claim::Mine(entry.modified))

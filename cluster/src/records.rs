@@ -1,11 +1,37 @@
 //! What is kept in the store, and under which keys. Values are JSON with a `version` that only grows.
+//!
+//! Builds of neighbouring versions share a store while one is upgraded to the other, so a version may only add fields,
+//! which have a default where they are absent, and change no meaning. What must not be read by the build before it takes
+//! two versions, of which the first already understands it.
 
 use std::net::SocketAddr;
 
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Serialize};
 
 /// Version written into records by this build.
 pub const RECORD_VERSION: u32 = 1;
+
+/// Latest version that this build reads: that of the build after it, of which it skips what it does not know.
+pub const NEWEST_READ: u32 = RECORD_VERSION + 1;
+
+/// Reads a record.
+///
+/// # Errors
+/// It is none of this kind, or of a version beyond [`NEWEST_READ`]: it is to be left as it is and not acted on.
+pub fn read<T: DeserializeOwned>(value: &[u8]) -> Result<T, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Version {
+        version: u32,
+    }
+    let Version { version } = serde_json::from_slice(value)?;
+    if version > NEWEST_READ {
+        return Err(serde_json::Error::custom(format!(
+            "of version {version}, and this build reads up to {NEWEST_READ}"
+        )));
+    }
+    serde_json::from_slice(value)
+}
 
 /// Prefix of all keys.
 pub const ROOT: &str = "/rostrum/v1/";
@@ -69,9 +95,71 @@ pub struct Owner {
     pub member: String,
 }
 
+/// `drain/<kind>/<id>`: an operator wants this one empty. It stands until it is taken back, so that a process that
+/// starts anew goes on draining.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainOrder {
+    /// Record version.
+    pub version: u32,
+    /// ms since the Unix epoch, when it was given.
+    pub since: u64,
+}
+
+/// The kinds of processes that meet in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A meeting manager.
+    MeetingManager,
+    /// A switch.
+    Switch,
+    /// A registrar.
+    Registrar,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::MeetingManager, Self::Switch, Self::Registrar];
+
+    /// As in keys, certificates and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MeetingManager => "meeting-manager",
+            Self::Switch => "switch",
+            Self::Registrar => "registrar",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        found.ok_or_else(|| "write meeting-manager, switch or registrar".to_owned())
+    }
+}
+
 /// Key helpers.
 pub mod keys {
-    use super::ROOT;
+    use super::{Kind, ROOT};
+
+    /// The order to drain.
+    #[must_use]
+    pub fn drain(kind: Kind, id: &str) -> String {
+        format!("{ROOT}drain/{kind}/{id}")
+    }
+    /// All orders to drain one of this kind.
+    #[must_use]
+    pub fn drains(kind: Kind) -> String {
+        format!("{ROOT}drain/{kind}/")
+    }
 
     /// A living meeting manager.
     #[must_use]

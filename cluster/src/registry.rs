@@ -17,7 +17,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
-use crate::records::{Member, Owner, SwitchRecord, keys};
+use crate::records::{Member, Owner, SwitchRecord, keys, read};
 use crate::store::{Entry, MAX_PAGE, Revision, Store, StoreError, Watch, WatchEvent};
 
 /// Changes a subscriber may be behind before it gets [`Change::Resynced`] instead.
@@ -272,7 +272,7 @@ impl<T: DeserializeOwned> Inner<T> {
     /// Takes a record in where it is newer; its key after the prefix, `None` where it cannot be read.
     fn put(&self, entry: &Entry) -> Option<String> {
         let key = entry.key.strip_prefix(&self.prefix)?.to_owned();
-        let value = match serde_json::from_slice(&entry.value) {
+        let value = match read(&entry.value) {
             Ok(value) => value,
             Err(e) => {
                 // A record of a later version, or damage: what is not understood is not acted on.

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::Tls;
+use cluster::records::Kind;
 use ipnet::IpNet;
 use meeting_core::{FocusConfig, MeetingConfig, MeetingId, SessionTimerConfig, SubscriptionConfig};
 use schemars::JsonSchema;
@@ -82,6 +85,9 @@ pub struct Config {
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<SocketAddr>,
+    /// The certificates by which this meeting manager and the switches know each other.
+    #[serde(skip)]
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// One meeting.
@@ -178,6 +184,7 @@ impl Default for Config {
             max_dialogs: core.max_dialogs,
             shutdown_patience: 2,
             admin: None,
+            tls: None,
         }
     }
 }
@@ -251,6 +258,26 @@ impl Config {
                 "id",
                 "is empty",
                 "give this meeting manager a name",
+            ));
+        }
+        if let Some(tls) = &self.tls
+            && !tls.is_for(Kind::MeetingManager, &self.id)
+        {
+            let of: Vec<String> = tls
+                .identities()
+                .iter()
+                .map(|(kind, id)| format!("{kind} {id:?}"))
+                .collect();
+            found.push(invalid(
+                "id",
+                format!(
+                    "the certificate of [cluster] is not that of meeting manager {:?}",
+                    self.id
+                ),
+                format!(
+                    "write the id it was made for ({}), or give it another certificate",
+                    of.join(", ")
+                ),
             ));
         }
         if self.udp.is_empty() && self.tcp.is_empty() {

@@ -134,7 +134,7 @@ impl MeetingManager {
         let focus = Arc::new(Mutex::new(new_focus(focus_config)));
         let (inputs, receiver) = mpsc::channel(INPUTS);
         let stop = CancellationToken::new();
-        let switches = Switches::new(config.id.clone(), inputs.clone());
+        let switches = Switches::new(config.id.clone(), config.tls.clone(), inputs.clone());
         let (admin, admin_address) = bind_admin(&config).await?;
         let member = Arc::new(Mutex::new(Member {
             version: RECORD_VERSION,
@@ -299,10 +299,23 @@ impl MeetingManager {
     /// Takes no new meetings, and hands those that are to the other members, where there are any. Returns when none is
     /// left, or after `patience`.
     pub async fn drain(&self, patience: Duration) {
-        let _ = self.inputs.send(Input::Drain).await;
-        self.announce_drain().await;
-        self.hand_over().await;
+        self.set_draining(true).await;
         self.wait_until_empty(patience).await;
+    }
+
+    /// Takes no new meetings and hands those that are to other members, where there are any, or takes new ones again;
+    /// returns when the cluster knows.
+    pub async fn set_draining(&self, draining: bool) {
+        let input = if draining {
+            Input::Drain
+        } else {
+            Input::Undrain
+        };
+        let _ = self.inputs.send(input).await;
+        self.announce_draining(draining).await;
+        if draining {
+            self.hand_over().await;
+        }
     }
 
     /// Says goodbye: others go on with the meetings as if this process had ended, which it has no part in any more. What
@@ -311,10 +324,14 @@ impl MeetingManager {
         let Some(lease) = &self.lease else { return };
         let calm_by = tokio::time::Instant::now() + CALM_PATIENCE;
         loop {
-            let (heir, calm) = {
+            let (heir, calm, idle) = {
                 let focus = self.focus.lock();
-                (focus.has_heir(), focus.is_calm())
+                let idle = focus.counts().meetings == 0;
+                (focus.has_heir(), focus.is_calm(), idle)
             };
+            if idle {
+                return;
+            }
             if !heir {
                 tracing::info!("no other member takes meetings: those here are waited for");
                 return;
@@ -330,8 +347,8 @@ impl MeetingManager {
         lease.resume();
     }
 
-    async fn announce_drain(&self) {
-        self.member.lock().draining = true;
+    async fn announce_draining(&self, draining: bool) {
+        self.member.lock().draining = draining;
         if let Some(lease) = &self.lease {
             let key = keys::member(&self.config.id);
             let put = lease.put(&key, self.member_record());

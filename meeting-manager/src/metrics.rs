@@ -1,5 +1,6 @@
 //! The meeting manager's metrics, each described once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use meeting_core::{Counts, Orphans};
@@ -43,16 +44,38 @@ pub fn describe() {
         Unit::Count,
         "Operations of store and switches under way"
     );
+    describe_histogram!(
+        TAKEOVER,
+        Unit::Seconds,
+        "From the notice that a meeting's owner is gone until the meeting is served here, one value a meeting"
+    );
     describe_counter!(
-        "rostrum_manager_orphans_total",
+        ORPHANS,
         Unit::Count,
         "What belonged to nothing and was put right, by kind: legs, dialogs without one, meetings on switches, records"
     );
-    describe_histogram!(
-        "rostrum_manager_takeover_seconds",
-        Unit::Seconds,
-        "From a member's end to its meeting going on here, one value a meeting"
+    describe_counter!(
+        FENCED,
+        Unit::Count,
+        "Writes refused because the meeting is no longer this manager's, by who refused: store, switch"
     );
+    describe_gauge!(
+        EPOCH,
+        Unit::Count,
+        "Highest epoch under which this manager owns or owned a meeting"
+    );
+}
+
+const TAKEOVER: &str = "rostrum_manager_takeover_seconds";
+const ORPHANS: &str = "rostrum_manager_orphans_total";
+const FENCED: &str = "rostrum_manager_fenced_writes_total";
+const EPOCH: &str = "rostrum_manager_highest_epoch";
+
+static HIGHEST: AtomicU64 = AtomicU64::new(0);
+
+/// A meeting of a member that is gone is served here, so long after it was noticed.
+pub(crate) fn takeover(duration: Duration) {
+    metrics::histogram!(TAKEOVER).record(duration);
 }
 
 /// What a sweep has put right.
@@ -61,7 +84,7 @@ pub(crate) fn orphans(found: &Orphans) {
         if n > 0 {
             tracing::warn!(kind, n, "something belonged to nothing and was put right");
         }
-        metrics::counter!("rostrum_manager_orphans_total", "kind" => kind).increment(n as u64);
+        metrics::counter!(ORPHANS, "kind" => kind).increment(n as u64);
     };
     count("leg", found.legs);
     count("dialog", found.dialogs);
@@ -69,9 +92,20 @@ pub(crate) fn orphans(found: &Orphans) {
     count("record", found.records);
 }
 
-/// A meeting of a member that is gone goes on here.
-pub(crate) fn took_over(after: Duration) {
-    metrics::histogram!("rostrum_manager_takeover_seconds").record(after.as_secs_f64());
+/// A write was refused to a manager that is no longer the owner; `by` is "store" or "switch".
+pub(crate) fn fenced_write(by: &'static str) {
+    metrics::counter!(FENCED, "by" => by).increment(1);
+}
+
+/// A meeting is owned under this epoch.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a store's revision stays far below 2^52"
+)]
+pub(crate) fn epoch(epoch: u64) {
+    if HIGHEST.fetch_max(epoch, Ordering::Relaxed) < epoch {
+        metrics::gauge!(EPOCH).set(epoch as f64);
+    }
 }
 
 pub(crate) fn message_received(message: &Message) {

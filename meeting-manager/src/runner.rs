@@ -42,6 +42,7 @@ pub(crate) enum Input {
     /// The dialog records of a meeting, by their keys after its prefix.
     Records(MeetingId, Vec<String>),
     Drain,
+    Undrain,
     Shutdown,
 }
 
@@ -141,6 +142,7 @@ impl Runner {
                 metrics::orphans(&focus.handle_records(&meeting, &keys));
             }
             Input::Drain => focus.drain(),
+            Input::Undrain => focus.undrain(),
             Input::Shutdown => focus.shutdown(now),
         }
     }
@@ -187,7 +189,7 @@ impl Runner {
                 dialogs,
             } => {
                 tracing::warn!(%meeting, from, epoch = epoch.0, ?after, dialogs, "took a meeting over");
-                metrics::took_over(after);
+                metrics::takeover(after);
             }
             Command::Store { op, txn } => {
                 let store = Arc::clone(&self.store);

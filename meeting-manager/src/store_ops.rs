@@ -10,6 +10,8 @@ use cluster::{Compare, Entry, Op, Revision, Store, StoreError, Txn, TxnOutcome};
 use meeting_core::{Claimed, Ownership, StoreFailure, Stored};
 use tokio::time::timeout;
 
+use crate::metrics;
+
 /// A store that takes longer has as good as failed: the caller waits for its 200.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -28,7 +30,10 @@ pub(crate) async fn write(store: &dyn Store, txn: Txn) -> Result<Stored, StoreFa
         .unwrap_or(Err(StoreError::Unknown));
     match outcome {
         Ok(TxnOutcome::Committed(revision)) => Ok(Stored::Committed(revision)),
-        Ok(TxnOutcome::Conflict) => Ok(Stored::Conflict),
+        Ok(TxnOutcome::Conflict) => {
+            metrics::fenced_write("store");
+            Ok(Stored::Conflict)
+        }
         Err(StoreError::Unknown) => match put {
             Some((key, value)) => look_up(store, &key, &value).await,
             None => Err(StoreFailure::Unknown),
@@ -105,6 +110,7 @@ pub(crate) async fn claim(
         }
         Claim::Refused => return Err(StoreFailure::Unavailable),
     };
+    metrics::epoch(epoch.0);
     load(store, meeting, epoch, record).await.map_err(failed)
 }
 

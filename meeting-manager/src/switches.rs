@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::records::SwitchRecord;
+use cluster::Tls;
+use cluster::identity::dns_name;
+use cluster::records::{Kind, SwitchRecord};
 use cluster::registry::Cache;
 use control::v1 as ctl;
 use control::v1::switch_client::SwitchClient;
@@ -13,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 
+use crate::metrics;
 use crate::runner::Input;
 
 /// A switch that takes longer to answer is passed over.
@@ -49,14 +52,20 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub(crate) struct Switches {
     member: String,
+    tls: Option<Arc<Tls>>,
     connections: Mutex<BTreeMap<SwitchId, Connection>>,
     inputs: mpsc::Sender<Input>,
 }
 
 impl Switches {
-    pub(crate) fn new(member: String, inputs: mpsc::Sender<Input>) -> Arc<Self> {
+    pub(crate) fn new(
+        member: String,
+        tls: Option<Arc<Tls>>,
+        inputs: mpsc::Sender<Input>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             member,
+            tls,
             connections: Mutex::default(),
             inputs,
         })
@@ -141,7 +150,7 @@ impl Switches {
             connection.info = info;
             return;
         }
-        let endpoint = match Endpoint::from_shared(control.to_owned()) {
+        let endpoint = match endpoint(id, control, self.tls.as_deref()) {
             Ok(endpoint) => endpoint
                 .connect_timeout(PATIENCE)
                 .tcp_nodelay(true)
@@ -149,7 +158,7 @@ impl Switches {
                 .keep_alive_timeout(PATIENCE)
                 .keep_alive_while_idle(true),
             Err(e) => {
-                tracing::warn!(switch = %id, control, error = %e, "the switch names no usable address");
+                tracing::warn!(switch = %id, control, error = %e, "the switch cannot be used");
                 return;
             }
         };
@@ -234,12 +243,35 @@ async fn answers(mut client: SwitchClient<Channel>) -> bool {
     matches!(answer, Ok(Ok(_)))
 }
 
+/// Where to reach a switch. With certificates it must show its own: an address in the store is no proof.
+fn endpoint(id: &SwitchId, control: &str, tls: Option<&Tls>) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(control.to_owned()).map_err(|e| e.to_string())?;
+    match (tls, control.starts_with("https://")) {
+        (None, false) => Ok(endpoint),
+        (None, true) => Err("it wants a certificate: set [cluster] here too".to_owned()),
+        (Some(_), false) => Err("it has no certificate: set [cluster] there too".to_owned()),
+        (Some(tls), true) => {
+            let (ca, certificate, key) = tls.pem();
+            let config = ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(ca))
+                .identity(Identity::from_pem(certificate, key))
+                .domain_name(dns_name(Kind::Switch, id.as_str()));
+            endpoint.tls_config(config).map_err(|e| e.to_string())
+        }
+    }
+}
+
 fn failure(status: &Status) -> ApplyFailure {
     match status.code() {
-        Code::FailedPrecondition => ApplyFailure::Fenced,
-        Code::InvalidArgument | Code::Unimplemented | Code::OutOfRange | Code::PermissionDenied => {
-            ApplyFailure::Refused
+        Code::FailedPrecondition => {
+            metrics::fenced_write("switch");
+            ApplyFailure::Fenced
         }
+        Code::InvalidArgument
+        | Code::Unimplemented
+        | Code::OutOfRange
+        | Code::PermissionDenied
+        | Code::Unauthenticated => ApplyFailure::Refused,
         _ => ApplyFailure::Unavailable,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use cluster::records::{Member, Owner};
+use cluster::records::{Member, Owner, read};
 use cluster::{Entry, Revision, Store, StoreError, Txn, TxnOutcome};
 use registrar_core::{BindingSet, Command, Core, ResolveId, StoreId, StoreReply, Users};
 use sip::digest::Algorithm;
@@ -77,11 +77,11 @@ pub(crate) fn feed_entry(core: &mut Core, topic: Topic, entry: &Entry) {
             Ok(set) => core.handle_bindings(name, Some(set), entry.modified),
             Err(error) => tracing::warn!(key = entry.key, %error, "record skipped"),
         },
-        Topic::Members => match serde_json::from_slice::<Member>(&entry.value) {
+        Topic::Members => match read::<Member>(&entry.value) {
             Ok(member) => core.handle_member(now, wall, name, Some(member)),
             Err(error) => tracing::warn!(key = entry.key, %error, "record skipped"),
         },
-        Topic::Owners => match serde_json::from_slice::<Owner>(&entry.value) {
+        Topic::Owners => match read::<Owner>(&entry.value) {
             Ok(owner) => core.handle_owner(now, wall, name, Some(owner.member)),
             Err(error) => tracing::warn!(key = entry.key, %error, "record skipped"),
         },

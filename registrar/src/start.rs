@@ -289,13 +289,13 @@ impl Registrar {
         admin::router(self.queries.clone())
     }
 
-    /// From now on new registrations are refused with Retry-After and OPTIONS with 503, so that clients and load
+    /// While draining, new registrations are refused with Retry-After and OPTIONS with 503, so that clients and load
     /// balancers go elsewhere; what runs goes on.
-    pub async fn drain(&self) {
-        self.draining.send_replace(true);
+    pub async fn set_draining(&self, draining: bool) {
+        self.draining.send_replace(draining);
         let _ = self
             .queries
-            .send(Box::new(|core| core.handle_drain()))
+            .send(Box::new(move |core| core.handle_draining(draining)))
             .await;
     }
 

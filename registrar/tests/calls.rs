@@ -223,7 +223,7 @@ async fn garbage_is_survived() {
 #[tokio::test]
 async fn drained_registrar_says_so_in_the_store_and_sends_registrations_away() {
     let site = Site::start().await;
-    site.registrar.drain().await;
+    site.registrar.set_draining(true).await;
     let mut alice = Ua::udp("alice", site.registrar.addresses().udp[0]).await;
     let register = alice.build(
         "REGISTER",
@@ -265,7 +265,7 @@ async fn ringing_call_is_pending_until_it_is_answered() {
     let invite = bob.request("INVITE").await;
     bob.answer(&invite, 180).await;
     alice.response(180).await;
-    site.registrar.drain().await;
+    site.registrar.set_draining(true).await;
     assert_eq!(site.registrar.pending(), 1);
     bob.answer(&invite, 200).await;
     tokio::time::timeout(common::PATIENCE, site.registrar.idle())

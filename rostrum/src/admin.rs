@@ -76,9 +76,9 @@ impl Admin {
         })
     }
 
-    /// From now on `/readyz` answers 503.
-    pub fn set_draining(&self) {
-        self.draining.store(true, Ordering::Relaxed);
+    /// While draining, `/readyz` answers 503.
+    pub fn set_draining(&self, draining: bool) {
+        self.draining.store(draining, Ordering::Relaxed);
     }
 
     /// Ends it.

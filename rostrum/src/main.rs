@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod cluster_command;
 mod config;
 mod lab;
 mod load;
@@ -49,6 +50,9 @@ enum Command {
     /// See which meetings run, and who is in them
     #[command(subcommand)]
     Meeting(meetings::MeetingCommand),
+    /// Run several machines as one: certificates, who is there, who is to be emptied
+    #[command(subcommand)]
+    Cluster(cluster_command::ClusterCommand),
 }
 
 #[derive(clap::Args, Debug)]
@@ -100,6 +104,7 @@ fn run(command: Command) -> Result<(), String> {
         Command::Config(ConfigCommand::Check { file, role }) => check(&file, role),
         Command::User(command) => users::run(command),
         Command::Meeting(command) => block_on(meetings::run(command)),
+        Command::Cluster(command) => block_on(cluster_command::run(command)),
         Command::Load(_) => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
@@ -67,9 +67,17 @@ pub fn start_logging(log: &Log) -> Result<(), String> {
     Ok(())
 }
 
+/// Upper ends of the buckets in which times are counted, seconds.
+const SECONDS: [f64; 12] = [
+    0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0,
+];
+
 /// Starts gathering metrics for `/metrics`.
 pub fn start_metrics() -> Result<PrometheusHandle, String> {
+    let times = Matcher::Suffix("_seconds".to_owned());
     PrometheusBuilder::new()
+        .set_buckets_for_metric(times, &SECONDS)
+        .map_err(|e| format!("metrics: {e}"))?
         .install_recorder()
         .map_err(|e| format!("metrics: {e}"))
 }

@@ -1,14 +1,17 @@
 //! Roles running in this process, and how they end.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use cluster::Store;
+use cluster::records::Kind;
+use cluster::{Measured, Store};
 use meeting_manager::MeetingManager;
 use registrar::Registrar;
 use switch::Switch;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use crate::admin::Admin;
 use crate::config::{Config, Role};
@@ -24,7 +27,11 @@ type Started = (
     Option<MeetingManager>,
     Option<Switch>,
     Admin,
+    Orders,
 );
+
+/// Operators' orders to drain, and to take new work again.
+type Orders = mpsc::Receiver<(Kind, bool)>;
 
 /// What runs.
 pub struct Roles {
@@ -33,6 +40,9 @@ pub struct Roles {
     pub switch: Option<Switch>,
     pub admin: Admin,
     signals: Signals,
+    orders: Orders,
+    /// Those that have an order to drain.
+    ordered: BTreeSet<Kind>,
     least_drain: Duration,
 }
 
@@ -66,9 +76,10 @@ impl Roles {
         let mut signals = Signals::catch()?;
         tokio::select! {
             started = Self::start_all(config, roles) => {
-                let (registrar, manager, switch, admin) = started?;
+                let (registrar, manager, switch, admin, orders) = started?;
                 let least_drain = Duration::from_secs(config.admin.drain_seconds);
-                Ok(Self { registrar, manager, switch, admin, signals, least_drain })
+                let ordered = BTreeSet::new();
+                Ok(Self { registrar, manager, switch, admin, signals, orders, ordered, least_drain })
             }
             _ = signals.next() => Err("stopped before it had started".to_owned()),
         }
@@ -79,6 +90,8 @@ impl Roles {
         let store: Arc<dyn Store> = cluster::open(&config.store.engine())
             .await
             .map_err(|e| format!("[store] {e}"))?;
+        cluster::describe_metrics();
+        let store = Measured::around(store);
         let switch = match roles.contains(&Role::Switch) {
             true => Some(
                 Switch::start(config.switch.clone(), Arc::clone(&store))
@@ -119,8 +132,41 @@ impl Roles {
         if let Some(registrar) = &registrar {
             views = views.merge(registrar.admin_router());
         }
+        let orders = follow_orders(config, roles, &store);
         let admin = Admin::start(config.admin.listen, metrics, store, views).await?;
-        Ok((registrar, manager, switch, admin))
+        Ok((registrar, manager, switch, admin, orders))
+    }
+
+    /// Does what an operator wants of one role.
+    async fn obey(&mut self, kind: Kind, draining: bool) {
+        let what = if draining {
+            "draining"
+        } else {
+            "taking new work again"
+        };
+        tracing::info!(role = %kind, "{what}, as ordered in the cluster");
+        match draining {
+            true => self.ordered.insert(kind),
+            false => self.ordered.remove(&kind),
+        };
+        self.admin.set_draining(!self.ordered.is_empty());
+        match kind {
+            Kind::Registrar => {
+                if let Some(registrar) = &self.registrar {
+                    registrar.set_draining(draining).await;
+                }
+            }
+            Kind::MeetingManager => {
+                if let Some(manager) = &self.manager {
+                    manager.set_draining(draining).await;
+                }
+            }
+            Kind::Switch => {
+                if let Some(switch) = &self.switch {
+                    switch.set_draining(draining);
+                }
+            }
+        }
     }
 
     /// Runs until Ctrl-C, or SIGTERM and then empty.
@@ -128,15 +174,19 @@ impl Roles {
     /// # Errors
     /// The switch has lost a worker: the process is to be started anew.
     pub async fn run(mut self) -> Result<(), String> {
-        let broken = async {
-            match &self.switch {
-                Some(switch) => switch.broken().await,
-                None => std::future::pending().await,
-            }
-        };
-        let outcome = tokio::select! {
-            at_once = self.signals.next() => Ok(at_once),
-            () = broken => Err(BROKEN.to_owned()),
+        let outcome = loop {
+            let broken = async {
+                match &self.switch {
+                    Some(switch) => switch.broken().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let (kind, draining) = tokio::select! {
+                at_once = self.signals.next() => break Ok(at_once),
+                () = broken => break Err(BROKEN.to_owned()),
+                Some(order) = self.orders.recv() => order,
+            };
+            self.obey(kind, draining).await;
         };
         let outcome = match outcome {
             Ok(false) => self.drain().await,
@@ -154,15 +204,15 @@ impl Roles {
         tracing::info!(
             "draining: running meetings go on, nothing new begins; a second signal ends them"
         );
-        self.admin.set_draining();
+        self.admin.set_draining(true);
         if let Some(registrar) = &self.registrar {
-            registrar.drain().await;
+            registrar.set_draining(true).await;
         }
         if let Some(manager) = &self.manager {
             manager.drain(Duration::ZERO).await;
         }
         if let Some(switch) = &self.switch {
-            switch.drain();
+            switch.set_draining(true);
         }
         let Self {
             registrar,
@@ -214,7 +264,7 @@ impl Roles {
 
     /// Ends meetings with BYE, which still needs the registrar's flows, then the rest.
     async fn stop(self) {
-        self.admin.set_draining();
+        self.admin.set_draining(true);
         if let Some(manager) = self.manager {
             manager.shutdown().await;
         }
@@ -227,4 +277,27 @@ impl Roles {
         self.admin.stop();
         tracing::info!("stopped");
     }
+}
+
+/// Follows the orders for these roles; each change is told once.
+fn follow_orders(config: &Config, roles: &[Role], store: &Arc<dyn Store>) -> Orders {
+    let (told, orders) = mpsc::channel(8);
+    for role in roles {
+        let (kind, id) = match role {
+            Role::Registrar => (Kind::Registrar, &config.registrar.node),
+            Role::MeetingManager => (Kind::MeetingManager, &config.meeting_manager.id),
+            Role::Switch => (Kind::Switch, &config.switch.id),
+        };
+        let mut order = cluster::drain::follow(Arc::clone(store), kind, id);
+        let told = told.clone();
+        tokio::spawn(async move {
+            while order.changed().await.is_ok() {
+                let draining = *order.borrow_and_update();
+                if told.send((kind, draining)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    orders
 }

@@ -129,6 +129,21 @@ fn each_mistake_is_told_with_file_line_and_what_to_write_instead() {
             "may read",
         ),
         (
+            "[switch]\ncontrol = \"192.0.2.7:7070\"\n",
+            2,
+            "rostrum cluster init",
+        ),
+        (
+            "[cluster]\nca_file = \"/dev/null\"\n[switch]\ncontrol = \"192.0.2.7:7070\"\n",
+            1,
+            "ca_file, cert_file and key_file",
+        ),
+        (
+            "[cluster]\nca_file = \"/dev/null\"\ncert_file = \"/dev/null\"\nkey_file = \"/nowhere/a.key\"\n",
+            4,
+            "rostrum cluster init",
+        ),
+        (
             "[meeting_manager]\nadvertise = [\"2001:db8::5\"]\n",
             2,
             "of that family",
@@ -414,4 +429,57 @@ fn a_running_registrar_notices_users_that_come_and_go() {
     assert!(user(&["remove", "erin"], &users).status.success());
     read(2);
     assert_ne!(register(), 200);
+}
+
+#[test]
+fn certificates_of_others_are_told_with_the_line() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let init = |name: &str, members: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rostrum"));
+        command.args(["cluster", "init", "--folder"]);
+        let made = run(command.arg(folder.path().join(name)).args(members));
+        assert!(made.status.success(), "{}", errors(&made));
+    };
+    init("ours", &["a=127.0.0.1", "b"]);
+    init("theirs", &["a=127.0.0.1"]);
+    let checked = |ca: &str, cert: &str, key: &str, id: &str| {
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let text = format!(
+            "[cluster]\nca_file = \"{}\"\ncert_file = \"{}\"\nkey_file = \"{}\"\n\
+             [meeting_manager]\nid = \"{id}\"\n[switch]\nid = \"{id}\"\ncontrol = \"0.0.0.0:7070\"\n",
+            path(ca),
+            path(cert),
+            path(key)
+        );
+        let told = run(&mut check(&file(folder.path(), &text)));
+        (told.status.success(), errors(&told))
+    };
+    let (ca, cert, key) = ("ours/ca.pem", "ours/a.pem", "ours/a.key");
+    let (good, told) = checked(ca, cert, key, "a");
+    assert!(good, "{told}");
+    for (ca, cert, key, id, line, what) in [
+        ("theirs/ca.pem", cert, key, "a", 3, "others accept"),
+        (ca, cert, "ours/b.key", "a", 3, "not usable together"),
+        (ca, cert, cert, "a", 4, "no private key"),
+        (ca, cert, key, "b", 6, "not that of meeting manager \"b\""),
+        (ca, cert, key, "b", 8, "not that of switch \"b\""),
+    ] {
+        let (good, told) = checked(ca, cert, key, id);
+        assert!(!good, "{what}");
+        assert!(
+            told.contains(&format!(":{line}: ")) && told.contains(what),
+            "{told}"
+        );
+    }
+    // nothing is written over
+    let mut again = Command::new(env!("CARGO_BIN_EXE_rostrum"));
+    again.args(["cluster", "init", "--folder"]);
+    let told = run(again.arg(folder.path().join("ours")).arg("c"));
+    assert!(!told.status.success() && errors(&told).contains("--add"));
+    assert!(!folder.path().join("ours/c.pem").exists());
+    let mode = std::fs::metadata(folder.path().join("ours/ca.key")).expect("there");
+    assert_eq!(
+        std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777,
+        0o600
+    );
 }

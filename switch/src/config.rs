@@ -1,8 +1,12 @@
 //! The switch's configuration: one typed struct, checked before any socket opens.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::Tls;
+use cluster::identity::is_certifiable;
+use cluster::records::Kind;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,8 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Name of this switch, unique in the cluster.
     pub id: String,
-    /// Address to listen on for orders of the meeting managers (gRPC). Whoever reaches it commands this switch: keep it
-    /// on loopback or on a network of the cluster's own. Port 0 takes a free one.
+    /// Address to listen on for orders of the meeting managers (gRPC). Beyond loopback it needs [cluster], as whoever
+    /// reaches it would else command this switch. Port 0 takes a free one.
     #[schemars(with = "String")]
     pub control: SocketAddr,
     /// How meeting managers reach the above, "host:port"; empty: as it listens, and for 0.0.0.0 and :: by the card that
@@ -46,6 +50,9 @@ pub struct Config {
     /// Seconds after which a meeting is ended of which its owner has said nothing while all its legs were silent, so
     /// that its ports are free again. 0: never.
     pub orphan_timeout: u64,
+    /// With it only members of the cluster that show their certificate may give orders.
+    #[serde(skip)]
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl Default for Config {
@@ -64,6 +71,7 @@ impl Default for Config {
             video_bitrate: 2_500_000,
             speaker_interval: 40,
             orphan_timeout: 300,
+            tls: None,
         }
     }
 }
@@ -113,6 +121,33 @@ impl Config {
                 &format!("{:?} is not host:port", self.advertise_control),
                 "write for example \"switch-1.example.org:7070\" or \"192.0.2.7:7070\"",
             );
+        }
+        match &self.tls {
+            None if !self.control.ip().is_loopback() => invalid(
+                "control",
+                &format!(
+                    "whoever reaches {} would command this switch, as there is no [cluster] to know its members by",
+                    self.control
+                ),
+                "write \"127.0.0.1:7070\", or set ca_file, cert_file and key_file in [cluster] (rostrum cluster init makes them)",
+            ),
+            Some(_) if !is_certifiable(&self.id) => invalid(
+                "id",
+                &format!("{:?} cannot stand in a certificate", self.id),
+                "write lower-case letters, digits, \"-\", \"_\" and dots",
+            ),
+            Some(tls) if !tls.is_for(Kind::Switch, &self.id) => invalid(
+                "id",
+                &format!(
+                    "the certificate of [cluster] is not that of switch {:?}",
+                    self.id
+                ),
+                &format!(
+                    "write the id it was made for ({}), or give it another certificate",
+                    told(tls)
+                ),
+            ),
+            _ => {}
         }
         if self.listen.is_empty() {
             invalid(
@@ -221,11 +256,15 @@ impl Config {
         cards
     }
 
-    /// How meeting managers reach the control server, which is bound to `control`.
+    /// URL at which meeting managers reach the control server, which is bound to `control`.
     pub(crate) fn control_told(&self, control: SocketAddr) -> String {
+        let scheme = self.tls.as_ref().map_or("http", |_| "https");
         match self.advertise_control.as_str() {
-            "" => SocketAddr::new(own_address(control.ip()), control.port()).to_string(),
-            given => given.to_owned(),
+            "" => {
+                let reached = SocketAddr::new(own_address(control.ip()), control.port());
+                format!("{scheme}://{reached}")
+            }
+            given => format!("{scheme}://{given}"),
         }
     }
 
@@ -268,6 +307,19 @@ impl Config {
             });
         }
         found
+    }
+}
+
+/// Whose certificate it is, for people.
+fn told(tls: &Tls) -> String {
+    let all: Vec<String> = tls
+        .identities()
+        .iter()
+        .map(|(kind, id)| format!("{kind} {id:?}"))
+        .collect();
+    match all.is_empty() {
+        true => "no member of the cluster's".to_owned(),
+        false => all.join(", "),
     }
 }
 
@@ -342,9 +394,11 @@ mod tests {
     fn managers_are_told_no_address_that_nobody_can_connect_to() {
         let told = |config: &Config, control: &str| config.control_told(control.parse().unwrap());
         let config = Config::default();
-        assert_eq!(told(&config, "10.0.0.1:7070"), "10.0.0.1:7070");
+        assert_eq!(told(&config, "10.0.0.1:7070"), "http://10.0.0.1:7070");
         for any in ["0.0.0.0:7070", "[::]:7070"] {
-            let told: SocketAddr = told(&config, any).parse().expect("an address");
+            let told = told(&config, any);
+            let told = told.strip_prefix("http://").expect("a URL");
+            let told: SocketAddr = told.parse().expect("an address");
             assert!(!told.ip().is_unspecified() && told.port() == 7070, "{told}");
             assert_eq!(told.is_ipv4(), any.starts_with('0'));
         }
@@ -352,7 +406,29 @@ mod tests {
             advertise_control: "switch.example.org:7070".into(),
             ..config
         };
-        assert_eq!(told(&config, "0.0.0.0:7070"), "switch.example.org:7070");
+        let named = "http://switch.example.org:7070";
+        assert_eq!(told(&config, "0.0.0.0:7070"), named);
+    }
+
+    #[test]
+    fn without_certificates_orders_are_taken_on_loopback_only() {
+        for (control, good) in [
+            ("127.0.0.1:7070", true),
+            ("[::1]:0", true),
+            ("0.0.0.0:7070", false),
+            ("192.0.2.7:7070", false),
+        ] {
+            let config = Config {
+                control: control.parse().unwrap(),
+                ..Config::default()
+            };
+            let problem = config.check().map_err(|e| e.key);
+            assert_eq!(
+                problem,
+                if good { Ok(()) } else { Err("control") },
+                "{control}"
+            );
+        }
     }
 
     #[test]

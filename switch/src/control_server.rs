@@ -3,9 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cluster::identity::{identities, is_of};
+use cluster::records::Kind;
 use parking_lot::{Mutex, RwLock};
 use switch_core::worker::ApplyError;
 use tokio::sync::{mpsc, oneshot};
@@ -55,6 +57,8 @@ pub struct State {
     placements: Mutex<HashMap<String, Placement>>,
     /// Epochs of meetings that ended, oldest first: an owner that was paused may not revive one.
     ended: Mutex<VecDeque<(String, u64)>>,
+    /// Of all owners that gave orders.
+    highest: AtomicU64,
     /// The cluster knows this switch: its lease is alive. Without it no new meeting is taken, as
     /// the managers have given the switch up; running ones go on.
     pub registered: AtomicBool,
@@ -78,6 +82,7 @@ impl State {
             workers: RwLock::new(workers),
             placements: Mutex::default(),
             ended: Mutex::default(),
+            highest: AtomicU64::new(0),
             registered: AtomicBool::new(false),
             subscribers: Mutex::default(),
         }
@@ -311,14 +316,7 @@ impl State {
         &self,
         request: control::ApplyRequest,
     ) -> Result<control::ApplyResponse, Status> {
-        if request.version < control::OLDEST_VERSION {
-            return Err(Status::invalid_argument(format!(
-                "control protocol version {} is too old: this switch speaks {} to {}",
-                request.version,
-                control::OLDEST_VERSION,
-                control::VERSION
-            )));
-        }
+        check_version(request.version)?;
         if request.meeting.is_empty() || request.member.is_empty() {
             return Err(Status::invalid_argument("meeting and member must be named"));
         }
@@ -352,6 +350,9 @@ impl State {
             });
         }
         let worker = self.place(&request)?;
+        if self.highest.fetch_max(epoch, Ordering::Relaxed) < epoch {
+            metrics::highest_epoch(epoch);
+        }
         let (reply, answer) = oneshot::channel();
         let ended = || Status::unavailable("this switch is stopping");
         let (commands, gauges) = self
@@ -390,7 +391,19 @@ impl State {
     }
 }
 
+fn check_version(version: u32) -> Result<(), Status> {
+    if control::is_understood(version) {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "control protocol version {version}: this switch understands {} to {}",
+        control::OLDEST_VERSION,
+        control::NEWEST_VERSION
+    )))
+}
+
 fn stale(highest: u64) -> Status {
+    metrics::stale_epoch();
     Status::failed_precondition(format!(
         "stale epoch: this meeting was last changed under epoch {highest}"
     ))
@@ -398,7 +411,44 @@ fn stale(highest: u64) -> Status {
 
 /// The gRPC service.
 #[derive(Clone)]
-pub struct ControlService(pub Arc<State>);
+pub struct ControlService {
+    /// What it works with.
+    pub state: Arc<State>,
+    /// Connections show certificates of the cluster's authority, and only meeting managers may give orders.
+    pub members_only: bool,
+}
+
+impl ControlService {
+    /// Whether the one who asks is a meeting manager, and the one it says it is.
+    fn admit<T>(&self, request: &Request<T>, member: Option<&str>) -> Result<(), Status> {
+        if !self.members_only {
+            return Ok(());
+        }
+        let certificates = request.peer_certs();
+        let Some(certificate) = certificates.as_ref().and_then(|all| all.first()) else {
+            metrics::control_refused("no-certificate");
+            return Err(Status::unauthenticated(
+                "this switch takes orders only from members that show a certificate",
+            ));
+        };
+        let is_member = match member {
+            Some(member) => is_of(certificate, Kind::MeetingManager, member),
+            None => identities(certificate)
+                .iter()
+                .any(|(kind, _)| *kind == Kind::MeetingManager),
+        };
+        if is_member {
+            return Ok(());
+        }
+        metrics::control_refused("name");
+        let who = identities(certificate);
+        tracing::warn!(member, certificate = ?who, remote = ?request.remote_addr(), "an order of somebody else was refused");
+        Err(Status::permission_denied(match member {
+            Some(member) => format!("the certificate is not that of meeting manager {member:?}"),
+            None => "the certificate is not that of a meeting manager".to_owned(),
+        }))
+    }
+}
 
 #[tonic::async_trait]
 impl control::switch_server::Switch for ControlService {
@@ -406,7 +456,9 @@ impl control::switch_server::Switch for ControlService {
         &self,
         request: Request<control::ApplyRequest>,
     ) -> Result<Response<control::ApplyResponse>, Status> {
-        self.0.apply(request.into_inner()).await.map(Response::new)
+        self.admit(&request, Some(&request.get_ref().member))?;
+        let applied = self.state.apply(request.into_inner()).await;
+        applied.map(Response::new)
     }
 
     type EventsStream = Pin<Box<dyn Stream<Item = Result<control::Event, Status>> + Send>>;
@@ -415,14 +467,16 @@ impl control::switch_server::Switch for ControlService {
         &self,
         request: Request<control::EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
+        self.admit(&request, Some(&request.get_ref().member))?;
         let request = request.into_inner();
+        check_version(request.version)?;
         if request.member.is_empty() {
             return Err(Status::invalid_argument("member must be named"));
         }
         let (events, stream) = mpsc::channel(MOST_BEHIND);
-        let (algorithm, value) = self.0.fingerprint.clone();
+        let (algorithm, value) = self.state.fingerprint.clone();
         let hello = control::Hello {
-            instance: self.0.instance.clone(),
+            instance: self.state.instance.clone(),
             version: control::VERSION,
             certificate: vec![control::Fingerprint {
                 algorithm,
@@ -435,12 +489,12 @@ impl control::switch_server::Switch for ControlService {
         events
             .try_send(Ok(first))
             .map_err(|_| Status::internal("event stream"))?;
-        self.0.subscribers.lock().push(Subscriber {
+        self.state.subscribers.lock().push(Subscriber {
             member: request.member.clone(),
             meeting: request.meeting.clone(),
             events,
         });
-        self.0.retell(&request.member, &request.meeting);
+        self.state.retell(&request.member, &request.meeting);
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -448,8 +502,9 @@ impl control::switch_server::Switch for ControlService {
         &self,
         request: Request<control::InspectRequest>,
     ) -> Result<Response<control::InspectResponse>, Status> {
+        self.admit(&request, None)?;
         Ok(Response::new(
-            self.0.inspect(&request.into_inner().meeting).await,
+            self.state.inspect(&request.into_inner().meeting).await,
         ))
     }
 }

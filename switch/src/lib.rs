@@ -5,6 +5,7 @@
 mod busy;
 mod config;
 mod control_server;
+mod control_tls;
 mod fair;
 mod metrics;
 mod mmsg;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use axum::Router;
 use cluster::Store;
 use switch_core::dtls::Identity;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -54,6 +56,9 @@ pub enum StartError {
     /// The DTLS certificate could not be made.
     #[error("DTLS certificate: {0}")]
     Certificate(#[from] switch_core::dtls::DtlsError),
+    /// Key and certificate of the cluster do not fit.
+    #[error("[cluster] {0}")]
+    Tls(#[from] cluster::identity::TlsError),
     /// The switch could not register with the cluster.
     #[error(transparent)]
     Store(#[from] cluster::StoreError),
@@ -81,9 +86,7 @@ impl Switch {
             address: config.control,
             source,
         };
-        let listener = tokio::net::TcpListener::bind(config.control)
-            .await
-            .map_err(listen)?;
+        let listener = TcpListener::bind(config.control).await.map_err(listen)?;
         let control = listener.local_addr().map_err(listen)?;
 
         let identity = Arc::new(Identity::generate()?);
@@ -141,26 +144,12 @@ impl Switch {
                 stopped.run_until_cancelled(work).await;
             });
         }
-        let service = control::switch_server::SwitchServer::new(ControlService(Arc::clone(&state)))
-            .max_decoding_message_size(control::MAX_MESSAGE);
-        let stopped = stop.clone();
-        tasks.push(tokio::spawn(async move {
-            let served = tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming_shutdown(
-                    TcpListenerStream::new(listener),
-                    stopped.cancelled_owned(),
-                )
-                .await;
-            if let Err(e) = served {
-                tracing::error!("control server ended: {e}");
-            }
-        }));
+        tasks.push(serve_control(&config, listener, &state, &stop)?);
         let advertised = config.control_told(control);
         tasks.push(
             registration::start(
                 &config.id,
-                &advertised,
+                advertised.clone(),
                 Arc::clone(&state),
                 store,
                 stop.clone(),
@@ -204,9 +193,9 @@ impl Switch {
         view::router(Arc::clone(&self.state))
     }
 
-    /// Takes no new meetings from now on; running ones go on.
-    pub fn drain(&self) {
-        self.state.draining.store(true, Ordering::Relaxed);
+    /// Takes no new meetings from now on, or does again; running ones go on.
+    pub fn set_draining(&self, draining: bool) {
+        self.state.draining.store(draining, Ordering::Relaxed);
     }
 
     /// Meetings running here.
@@ -239,6 +228,44 @@ impl Switch {
             worker.stop().await;
         }
     }
+}
+
+/// Serves orders until `stop`; with certificates only those of members.
+fn serve_control(
+    config: &Config,
+    listener: TcpListener,
+    state: &Arc<State>,
+    stop: &CancellationToken,
+) -> Result<JoinHandle<()>, StartError> {
+    let tls = match &config.tls {
+        Some(tls) => Some(tls.server_config()?),
+        None => None,
+    };
+    let service = ControlService {
+        state: Arc::clone(state),
+        members_only: tls.is_some(),
+    };
+    let service = control::switch_server::SwitchServer::new(service)
+        .max_decoding_message_size(control::MAX_MESSAGE);
+    let server = tonic::transport::Server::builder().add_service(service);
+    let stopped = stop.clone();
+    Ok(tokio::spawn(async move {
+        let served = match tls {
+            Some(tls) => {
+                let secure = control_tls::incoming(listener, tls, stopped.clone());
+                let ended = stopped.cancelled_owned();
+                server.serve_with_incoming_shutdown(secure, ended).await
+            }
+            None => {
+                let plain = TcpListenerStream::new(listener);
+                let ended = stopped.cancelled_owned();
+                server.serve_with_incoming_shutdown(plain, ended).await
+            }
+        };
+        if let Err(e) = served {
+            tracing::error!("control server ended: {e}");
+        }
+    }))
 }
 
 #[cfg(test)]

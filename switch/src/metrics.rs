@@ -18,9 +18,27 @@ const BUSY: &str = "rostrum_switch_busy_ratio";
 const LEGS: &str = "rostrum_switch_legs";
 const PORTS: &str = "rostrum_switch_plain_ports";
 const MEETINGS: &str = "rostrum_switch_meetings";
+const REFUSED: &str = "rostrum_switch_control_refused_total";
+const STALE: &str = "rostrum_switch_stale_epochs_refused_total";
+const EPOCH: &str = "rostrum_switch_highest_epoch";
 
 /// Says what each is.
 pub fn describe() {
+    describe_counter!(
+        REFUSED,
+        Unit::Count,
+        "Connections and orders refused on the control port, by reason: handshake, no-certificate, untrusted, name"
+    );
+    describe_counter!(
+        STALE,
+        Unit::Count,
+        "Orders refused because a later owner of the meeting has spoken: a deposed manager's"
+    );
+    describe_gauge!(
+        EPOCH,
+        Unit::Count,
+        "Highest epoch of an owner that gave an order here"
+    );
     describe_counter!(RECEIVED, Unit::Count, "Media datagrams received");
     describe_counter!(SENT, Unit::Count, "Media datagrams sent");
     describe_counter!(
@@ -148,4 +166,23 @@ pub fn holds(meetings: usize, legs: usize, ports: usize) {
     gauge!(MEETINGS).set(meetings as f64);
     gauge!(LEGS).set(legs as f64);
     gauge!(PORTS).set(ports as f64);
+}
+
+/// Whoever it was may not give orders.
+pub fn control_refused(reason: &'static str) {
+    counter!(REFUSED, "reason" => reason).increment(1);
+}
+
+/// A deposed manager gave an order.
+pub fn stale_epoch() {
+    counter!(STALE).increment(1);
+}
+
+/// An owner of this epoch gave an order.
+#[allow(
+    clippy::cast_precision_loss,
+    reason = "a store's revision stays far below 2^52"
+)]
+pub fn highest_epoch(epoch: u64) {
+    gauge!(EPOCH).set(epoch as f64);
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use cluster::lease::{count_loss, count_renewal, tell_alive};
 use cluster::records::{RECORD_VERSION, SwitchRecord, keys};
 use cluster::{LeaseId, Op, Store, StoreError, Txn};
 use tokio::task::JoinHandle;
@@ -14,6 +15,8 @@ use crate::control_server::State;
 
 /// How long the record outlives a dead switch. Raising it makes failover later, lowering it costs store traffic.
 const TTL: Duration = Duration::from_secs(1);
+/// Kind of the record, in metrics.
+const KIND: &str = "switch";
 /// Between renewals: three may be lost.
 const KEEP_ALIVE: Duration = Duration::from_millis(300);
 
@@ -29,10 +32,10 @@ struct Registration {
     alive: Instant,
 }
 
-/// Registers, and keeps the record until `stop`.
+/// Registers, and keeps the record until `stop`; `control` is the URL of the control server.
 pub async fn start(
     id: &str,
-    control: &str,
+    control: String,
     state: Arc<State>,
     store: Arc<dyn Store>,
     stop: CancellationToken,
@@ -40,7 +43,7 @@ pub async fn start(
     let lease = store.grant(TTL).await?;
     let mut registration = Registration {
         id: id.to_owned(),
-        control: format!("http://{control}"),
+        control,
         state,
         store,
         lease,
@@ -96,6 +99,7 @@ impl Registration {
 
     fn on_alive(&mut self) {
         self.alive = Instant::now();
+        tell_alive(KIND, true);
         self.state.registered.store(true, Ordering::Relaxed);
     }
 
@@ -105,18 +109,22 @@ impl Registration {
             && self.alive.elapsed() >= TTL
             && self.state.registered.swap(false, Ordering::Relaxed)
         {
+            tell_alive(KIND, false);
             tracing::warn!("no new meetings: this switch's record cannot be renewed: {e}");
         }
     }
 
     async fn try_renew(&mut self) -> Result<(), StoreError> {
-        match self.store.keep_alive(self.lease).await {
+        let renewed = self.store.keep_alive(self.lease).await;
+        count_renewal(KIND, renewed.is_ok());
+        match renewed {
             Ok(()) if self.written == Some(self.now()) => {
                 self.on_alive();
                 Ok(())
             }
             Ok(()) => self.put().await,
             Err(StoreError::LeaseExpired) => {
+                count_loss(KIND);
                 self.written = None;
                 self.lease = self.store.grant(TTL).await?;
                 self.put().await

@@ -373,9 +373,17 @@ async fn a_draining_switch_and_one_without_a_lease_take_no_new_meeting() {
         .await
         .expect("running meetings go on");
     rig.store.down.store(false, Ordering::Relaxed);
-    rig.switch.drain();
+    rig.switch.set_draining(true);
     let drained = rig.apply(request("other", 1, vec![phone.leg()])).await;
     assert!(drained.unwrap_err().message().contains("draining"));
+    rig.switch.set_draining(false);
+    // as soon as its lease is back
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while let Err(e) = rig.apply(request("other", 1, vec![phone.leg()])).await {
+        assert!(e.message().contains("lease"), "{e}");
+        assert!(tokio::time::Instant::now() < deadline, "{e}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     rig.switch.shutdown().await;
 }
 

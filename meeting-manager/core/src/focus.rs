@@ -660,6 +660,11 @@ impl Focus {
         self.draining = true;
     }
 
+    /// New meetings again.
+    pub fn undrain(&mut self) {
+        self.draining = false;
+    }
+
     /// Another member lives that takes meetings over.
     #[must_use]
     pub fn has_heir(&self) -> bool {

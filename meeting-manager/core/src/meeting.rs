@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use cluster::records::keys;
+use cluster::records::{keys, read};
 use cluster::{Entry, Op, Revision, Txn};
 use control::v1 as ctl;
 use sip::Message;
@@ -437,7 +437,7 @@ impl Meeting {
     ) {
         self.facts.epoch = epoch;
         self.state = State::Active;
-        if let Ok(record) = serde_json::from_slice::<MeetingRecord>(meeting)
+        if let Ok(record) = read::<MeetingRecord>(meeting)
             && record.kind != MeetingKind::Configured
         {
             self.facts.kind = record.kind;
@@ -448,7 +448,7 @@ impl Meeting {
         let mut adopted = Vec::new();
         for entry in records {
             // A record of a later build that this one cannot read is left alone: its dialog cannot go on here.
-            match serde_json::from_slice::<DialogRecord>(&entry.value) {
+            match read::<DialogRecord>(&entry.value) {
                 Ok(DialogRecord::Participant(record)) => {
                     adopted.push((record.id.clone(), record.instance.clone()));
                     self.adopt_participant(sh, now, *record, entry.modified);

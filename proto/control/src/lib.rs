@@ -7,12 +7,21 @@
 
 /// Version of the control protocol spoken by this build.
 ///
-/// A peer that speaks another version is served as long as it is at least
-/// [`OLDEST_VERSION`]; fields it does not know are simply absent.
+/// Neighbouring versions work together: a version may only add fields and values, whose absence means what the version
+/// before it did, and change no meaning. Fields that a peer does not know are skipped.
 pub const VERSION: u32 = 1;
 
-/// Oldest version this build still understands.
-pub const OLDEST_VERSION: u32 = 1;
+/// Oldest version this build still understands: the one before its own.
+pub const OLDEST_VERSION: u32 = if VERSION > 1 { VERSION - 1 } else { 1 };
+
+/// Latest version this build still understands: the one after its own, which keeps to what this one knows.
+pub const NEWEST_VERSION: u32 = VERSION + 1;
+
+/// Whether a peer of this version is understood.
+#[must_use]
+pub fn is_understood(version: u32) -> bool {
+    (OLDEST_VERSION..=NEWEST_VERSION).contains(&version)
+}
 
 /// Octets of the largest message either side takes. A meeting of 4,096 legs, each with the codecs of
 /// a browser's bundle, is some 16 MiB.

@@ -281,9 +281,9 @@ impl Core {
         self.work(now);
     }
 
-    /// From now on new registrations are sent elsewhere, and health checks told to look elsewhere.
-    pub fn handle_drain(&mut self) {
-        self.draining = true;
+    /// While draining, new registrations are sent elsewhere, and health checks told to look elsewhere.
+    pub fn handle_draining(&mut self, draining: bool) {
+        self.draining = draining || self.closing;
     }
 
     /// From now on whatever is outside a dialog is sent elsewhere, so that [`Self::pending`] gets to 0.

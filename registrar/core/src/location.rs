@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use cluster::Revision;
-use cluster::records::RECORD_VERSION;
+use cluster::records::{RECORD_VERSION, read};
 use serde::{Deserialize, Serialize};
 use sip::Uri;
 
@@ -131,7 +131,7 @@ impl BindingSet {
     /// # Errors
     /// It is not such a record.
     pub fn decode(value: &[u8]) -> Result<Self, InvalidRecord> {
-        Ok(serde_json::from_slice(value)?)
+        Ok(read(value)?)
     }
 
     /// The value to store.

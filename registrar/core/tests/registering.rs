@@ -638,7 +638,7 @@ fn merged_copy_of_a_register_is_482() {
 #[test]
 fn draining_registrar_sends_registrations_elsewhere() {
     let mut world = World::new();
-    world.core.handle_drain();
+    world.core.handle_draining(true);
     let request = world.register_request("alice", udp(1), "<sip:a@198.51.100.1>");
     world.deliver(udp(1), request.message());
     let refused = world.take_status(503);
@@ -649,7 +649,7 @@ fn draining_registrar_sends_registrations_elsewhere() {
 fn closing_registrar_sends_new_calls_elsewhere_and_serves_dialogs() {
     let mut world = World::new().with_members();
     let lobby = "sip:lobby@example.org";
-    world.core.handle_drain();
+    world.core.handle_draining(true);
     world.invite("alice", udp(1), lobby);
     let ringing = world.take_request("INVITE", member_hop(1));
     assert_eq!(world.core.pending(), 1);

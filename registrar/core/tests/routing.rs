@@ -865,7 +865,7 @@ fn options_to_the_registrar_are_answered_without_a_password() {
     world.deliver(udp(1), options.message());
     let ok = world.take_status(200);
     assert!(ok.header(HeaderName::Allow).is_some());
-    world.core.handle_drain();
+    world.core.handle_draining(true);
     let mut again = options.clone();
     again.branch = "z9hG4bKlater".into();
     again.call_id = "later".into();

@@ -5,6 +5,7 @@ pub mod template;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ pub struct Config {
     pub admin: Admin,
     /// Where the cluster's state is kept: registrations, meetings, dialogs.
     pub store: Store,
+    /// By which certificates meeting managers and switches know each other.
+    pub cluster: Cluster,
     /// rostrum registrar
     pub registrar: registrar::Config,
     /// rostrum meeting-manager
@@ -49,6 +52,52 @@ impl Default for Admin {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9090)),
             drain_seconds: 5,
         }
+    }
+}
+
+/// By which certificates meeting managers and switches know each other. "rostrum cluster init" makes them. Without, a
+/// switch takes orders on loopback only.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// PEM file with the cluster's authority: whoever has a certificate of it is a member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the certificate of this machine's roles, made for their ids.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the certificate's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
+impl Cluster {
+    /// The certificates, where there are any; else the key that is to blame, what is wrong, and what to write.
+    fn tls(&self) -> Result<Option<Arc<cluster::Tls>>, (&'static str, String, String)> {
+        let (ca, cert, key) = match (&self.ca_file, &self.cert_file, &self.key_file) {
+            (None, None, None) => return Ok(None),
+            (Some(ca), Some(cert), Some(key)) => (ca, cert, key),
+            (ca, cert, _) => {
+                let missing = match (ca, cert) {
+                    (None, _) => "ca_file",
+                    (_, None) => "cert_file",
+                    _ => "key_file",
+                };
+                let what = format!("{missing} is missing");
+                let instead = "write all of ca_file, cert_file and key_file, or none of them";
+                return Err((missing, what, instead.into()));
+            }
+        };
+        let loaded = cluster::Tls::load(ca, cert, key);
+        loaded.map(|tls| Some(Arc::new(tls))).map_err(|e| {
+            let at = match e.path() {
+                Some(path) if path == ca => "ca_file",
+                Some(path) if path == key => "key_file",
+                _ => "cert_file",
+            };
+            let instead = "write the paths of files that rostrum cluster init has made, and this user may read";
+            (at, e.to_string(), instead.into())
+        })
     }
 }
 
@@ -205,11 +254,16 @@ pub fn load(path: &Path, roles: &[Role]) -> Result<Config, Vec<Problem>> {
     let environment = environment();
     let (config, mut found) = source.parse::<Config>(&environment);
     found.extend(check::misspelt::<Config>(&environment));
-    let Some(config) = config else {
+    let Some(mut config) = config else {
         return Err(found);
     };
+    let untrusted = certify(&mut config, &source)
+        .map(|p| found.push(p))
+        .is_some();
     let unreadable = !found.is_empty();
-    let later = problems(&config, roles, Process::Each, &source);
+    let mut later = problems(&config, roles, Process::Each, &source);
+    // what certificates would have allowed
+    later.retain(|p| !untrusted || !p.what.contains("[cluster]"));
     // what a default does in the place of something unreadable is nobody's mistake
     let file = path.display().to_string();
     let is_written = |p: &Problem| p.line != 0 || p.place != file;
@@ -228,12 +282,28 @@ pub fn overridden(config: &Config) -> Result<Config, Vec<Problem>> {
     let environment = environment();
     let (table, mut found) = source.overlay::<Config>(table, &environment);
     found.extend(check::misspelt::<Config>(&environment));
-    let config: Config = table.try_into().expect("every change was tried");
+    let mut config: Config = table.try_into().expect("every change was tried");
+    found.extend(certify(&mut config, &source));
     found.extend(problems(&config, &Role::ALL, Process::One, &source));
     if found.is_empty() {
         Ok(config)
     } else {
         Err(found)
+    }
+}
+
+/// Gives the roles the certificates of `[cluster]`.
+fn certify(config: &mut Config, source: &Source) -> Option<Problem> {
+    match config.cluster.tls() {
+        Ok(tls) => {
+            config.switch.tls.clone_from(&tls);
+            config.meeting_manager.tls = tls;
+            None
+        }
+        Err((key, what, instead)) => {
+            let place = format!("cluster.{key}");
+            Some(source.problem(&place, format!("{key}: {what}"), instead))
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::sipp::free_port;
-use super::{eventually, get, http};
+use super::{eventually, http};
 
 /// A child process whose log is shown where a test fails, ended when dropped.
 pub struct Process {
@@ -49,8 +49,14 @@ impl Drop for Process {
 
 /// One etcd member on free ports; its client URL.
 pub fn etcd(directory: &Path) -> (Process, String) {
-    let client = format!("http://127.0.0.1:{}", free_port());
-    let peer = format!("http://127.0.0.1:{}", free_port());
+    etcd_with(directory, "http", &[])
+}
+
+/// The same with more arguments, such as those of TLS.
+pub fn etcd_with(directory: &Path, scheme: &str, more: &[String]) -> (Process, String) {
+    let client = format!("{scheme}://127.0.0.1:{}", free_port());
+    let peer = format!("{scheme}://127.0.0.1:{}", free_port());
+    let metrics = format!("http://127.0.0.1:{}", free_port());
     let mut command = Command::new("etcd");
     command.arg("--data-dir").arg(directory.join("etcd"));
     for (name, value) in [
@@ -63,15 +69,19 @@ pub fn etcd(directory: &Path) -> (Process, String) {
         ("heartbeat-interval", "50"),
         ("election-timeout", "500"),
         ("grpc-keepalive-min-time", "200ms"),
+        ("listen-metrics-urls", &metrics),
     ] {
         command.arg(format!("--{name}={value}"));
     }
+    command.args(more);
     let mut process = Process::start(command, &directory.join("etcd.log"));
-    let host = client.trim_start_matches("http://").to_owned();
+    let host = metrics.trim_start_matches("http://").to_owned();
     eventually("etcd to be healthy", || {
         process.assert_running();
         std::net::TcpStream::connect(&host).is_ok()
-            && get(&format!("{client}/health")).contains("true")
+            && http("GET", &format!("{metrics}/health"), "")
+                .1
+                .contains("true")
     });
     (process, client)
 }
@@ -89,6 +99,38 @@ pub fn named_role(
     client: &str,
     text: &str,
 ) -> (Process, String) {
+    let (process, admin) = begin_named(directory, name, role, client, text);
+    until_ready(process, admin, name, 200)
+}
+
+/// Waits until its `/readyz` says so.
+pub fn until_ready(
+    mut process: Process,
+    admin: String,
+    name: &str,
+    status: u16,
+) -> (Process, String) {
+    let address = admin.trim_start_matches("http://").to_owned();
+    eventually(&format!("{name} to say {status}"), || {
+        process.assert_running();
+        std::net::TcpStream::connect(&address).is_ok()
+            && http("GET", &format!("{admin}/readyz"), "").0 == status
+    });
+    (process, admin)
+}
+
+/// Starts a role with its own file.
+pub fn begin(directory: &Path, name: &str, client: &str, text: &str) -> (Process, String) {
+    begin_named(directory, name, name, client, text)
+}
+
+fn begin_named(
+    directory: &Path,
+    name: &str,
+    role: &str,
+    client: &str,
+    text: &str,
+) -> (Process, String) {
     let admin = format!("127.0.0.1:{}", free_port());
     let path = directory.join(format!("{name}.toml"));
     let config = format!(
@@ -97,11 +139,20 @@ pub fn named_role(
     std::fs::write(&path, config).expect("writes");
     let mut command = Command::new(env!("CARGO_BIN_EXE_rostrum"));
     command.arg(role).arg("--config").arg(&path);
-    let mut process = Process::start(command, &directory.join(format!("{name}.log")));
-    eventually(&format!("{name} to be ready"), || {
-        process.assert_running();
-        std::net::TcpStream::connect(&admin).is_ok()
-            && http("GET", &format!("http://{admin}/readyz"), "").0 == 200
-    });
+    let process = Process::start(command, &directory.join(format!("{name}.log")));
     (process, format!("http://{admin}"))
+}
+
+/// `rostrum cluster …`; what it printed, or its complaint.
+pub fn cluster(arguments: &[&str]) -> Result<String, String> {
+    let out = Command::new(env!("CARGO_BIN_EXE_rostrum"))
+        .arg("cluster")
+        .args(arguments)
+        .output()
+        .expect("rostrum runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    match out.status.success() {
+        true => Ok(text(out.stdout)),
+        false => Err(text(out.stderr)),
+    }
 }
