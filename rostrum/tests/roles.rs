@@ -83,7 +83,9 @@ fn etcd_with(directory: &Path, scheme: &str, more: &[String]) -> (Process, Strin
     eventually("etcd to be healthy", || {
         process.assert_running();
         std::net::TcpStream::connect(&host).is_ok()
-            && http("GET", &format!("{metrics}/health"), "").1.contains("true")
+            && http("GET", &format!("{metrics}/health"), "")
+                .1
+                .contains("true")
     });
     (process, client)
 }
