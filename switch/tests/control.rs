@@ -403,3 +403,26 @@ async fn the_record_is_in_the_store_while_the_switch_runs() {
     rig.switch.shutdown().await;
     assert!(store.get(&key).await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn orders_of_neighbouring_versions_are_taken_and_others_refused() {
+    let mut rig = Rig::start().await;
+    let of = |version: u32| ApplyRequest {
+        version,
+        ..request("a", 1, vec![])
+    };
+    rig.apply(of(control::VERSION + 1)).await.expect("the next");
+    for version in [0, control::VERSION + 2] {
+        let refused = rig.apply(of(version)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("understands"), "{refused}");
+    }
+    let later = EventsRequest {
+        version: control::VERSION + 2,
+        member: "m".into(),
+        meeting: String::new(),
+    };
+    let refused = rig.client.events(later).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    rig.switch.shutdown().await;
+}

@@ -35,6 +35,14 @@ pub enum ClusterCommand {
     Drain(Whom),
     /// Let one take new work again
     Undrain(Whom),
+    /// Have all take the store as it is, which they doubt since it lost data or was restored from a backup
+    Trust {
+        #[command(flatten)]
+        from: From,
+        /// Highest revision that the store had before, where all were restarted since: as the log of any of them says
+        #[arg(long, value_name = "REVISION")]
+        above: Option<u64>,
+    },
 }
 
 /// Whose cluster.
@@ -64,6 +72,14 @@ pub async fn run(command: ClusterCommand) -> Result<(), String> {
         ClusterCommand::Drain(whom) => drain(&*whom.from.open().await?, whom.kind, &whom.id).await,
         ClusterCommand::Undrain(whom) => {
             undrain(&*whom.from.open().await?, whom.kind, &whom.id).await
+        }
+        ClusterCommand::Trust { from, above } => {
+            let store = from.open().await?;
+            let above = above.map(cluster::Revision);
+            let trusted = cluster::trust::trust(&store, above).await;
+            trusted.map_err(|e| e.to_string())?;
+            println!("whoever doubts the store trusts it within seconds");
+            Ok(())
         }
     }
 }
