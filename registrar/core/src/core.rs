@@ -530,7 +530,10 @@ impl Core {
             };
         }
         if trusted {
-            return Ok(Identity::Trusted);
+            return match self.is_of_deposed_manager(message) {
+                true => Err(Refusal::new(503, "Another Manager Has This Meeting")),
+                false => Ok(Identity::Trusted),
+            };
         }
         if *message.method() == Method::Options && ours && uri.user.is_empty() {
             return Ok(Identity::Anonymous);

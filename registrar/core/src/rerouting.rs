@@ -12,14 +12,16 @@
 //! A request outside any dialog has somebody to go to at once: the one who will take the meeting over. One in a dialog
 //! waits for the takeover, as parked ones do.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use sip::Uri;
+use cluster::records::Member;
 use sip::transaction::ServerKey;
+use sip::{Message, Uri};
 
 use crate::core::{Core, Timer};
 use crate::response_context::BranchId;
-use crate::router::{Decision, Way};
+use crate::router::{Decision, Way, in_dialog};
 
 /// What stands for a branch that waited in vain.
 const GONE: (u16, &str) = (503, "No Meeting Manager Took Over");
@@ -74,6 +76,27 @@ impl Core {
             self.reroute(now, key, id);
         }
         true
+    }
+
+    /// Whether a manager sends this in a dialog of a meeting that another living one owns by now: it was stopped or cut
+    /// off for a while, and does not know yet.
+    pub(crate) fn is_of_deposed_manager(&self, message: &Message) -> bool {
+        let (Ok(via), Ok(from)) = (message.top_via_ref(), message.from()) else {
+            return false;
+        };
+        let ip: Option<IpAddr> = via.host.trim_matches(['[', ']']).parse().ok();
+        let Some(address) = ip.zip(via.port).map(SocketAddr::from) else {
+            return false;
+        };
+        let is_sender = |m: &&Member| m.sip.iter().any(|(_, a)| *a == address);
+        let Some(sender) = self.members.values().find(is_sender) else {
+            return false;
+        };
+        let meeting = from.uri.user_decoded().unwrap_or_default();
+        let owner = self.owners.get(&*meeting);
+        in_dialog(message)
+            && self.settings.is_domain(&from.uri.host)
+            && owner.is_some_and(|owner| *owner != sender.id && self.members.contains_key(owner))
     }
 
     fn meeting_of(&self, key: ServerKey) -> Option<String> {

@@ -146,3 +146,31 @@ fn a_call_that_is_given_up_while_it_waits_ends() {
     owner(&mut world, "m2");
     world.assert_silent();
 }
+
+#[test]
+fn what_a_deposed_manager_sends_is_turned_away_and_the_owners_goes_on() {
+    for (deposed, expected) in [(true, 503), (false, 0)] {
+        let mut world = World::new().with_members();
+        owner(&mut world, "m1");
+        let client = hop(Transport::Wss, 1, 40_000);
+        world.invite("alice", client, LOBBY);
+        let invite = world.take_request("INVITE", member_hop(1));
+        let routes: Vec<String> = invite
+            .values(HeaderName::RecordRoute)
+            .map(str::to_owned)
+            .collect();
+        let contact = [(HeaderName::Contact, "<sip:lobby@example.org>;isfocus")];
+        world.deliver(member_hop(1), answer(&invite, 200, &contact));
+        world.take_status(200);
+        if deposed {
+            owner(&mut world, "m2");
+        }
+        let target = "sip:alice@198.51.100.1;transport=ws";
+        let mut bye = in_dialog("BYE", target, member_hop(1), &routes, 202);
+        bye.from = format!("<{LOBBY}>;tag=focus");
+        world.deliver(member_hop(1), bye.message());
+        let sent = world.take();
+        assert_eq!(sent.message.status().map_or(0, |s| s.get()), expected);
+        assert_eq!(sent.hop == client, !deposed);
+    }
+}
