@@ -166,6 +166,8 @@ pub struct Location {
     sets: BTreeMap<String, (BindingSet, Revision)>,
     /// Temporary GRUUs' references to (address of record, instance).
     references: BTreeMap<Reference, (String, String)>,
+    /// Contacts of kept connections to their addresses of record.
+    contacts: BTreeMap<String, String>,
     bindings: usize,
 }
 
@@ -175,6 +177,7 @@ impl Location {
             gruu,
             sets: BTreeMap::new(),
             references: BTreeMap::new(),
+            contacts: BTreeMap::new(),
             bindings: 0,
         }
     }
@@ -202,6 +205,10 @@ impl Location {
                 let reference = self.gruu.reference(aor, instance, &binding.call_id);
                 self.references
                     .insert(reference, (aor.to_owned(), instance.to_owned()));
+                if binding.reg_id.is_some() {
+                    self.contacts
+                        .insert(binding.contact.clone(), aor.to_owned());
+                }
             }
             self.sets.insert(aor.to_owned(), (set, revision));
         }
@@ -224,6 +231,9 @@ impl Location {
         for (binding, instance) in with_instance(&old) {
             let reference = self.gruu.reference(aor, instance, &binding.call_id);
             self.references.remove(&reference);
+            if self.contacts.get(&binding.contact).is_some_and(|a| a == aor) {
+                self.contacts.remove(&binding.contact);
+            }
         }
         true
     }
@@ -232,6 +242,7 @@ impl Location {
     pub(crate) fn clear(&mut self) {
         self.sets.clear();
         self.references.clear();
+        self.contacts.clear();
         self.bindings = 0;
     }
 
@@ -244,6 +255,18 @@ impl Location {
         let mut found: Vec<&Binding> = self.sets.get(aor).map_or_else(Vec::new, |(set, _)| {
             set.live(now)
                 .filter(|b| b.instance.as_deref().is_some_and(|i| gr_value(i) == gr))
+                .collect()
+        });
+        found.sort_by_key(|b| std::cmp::Reverse(b.updated_at));
+        found
+    }
+
+    /// Bindings with a kept connection (RFC 5626) and this contact, as the client wrote it; the newest first.
+    pub(crate) fn of_contact(&self, contact: &str, now: u64) -> Vec<&Binding> {
+        let set = self.contacts.get(contact).and_then(|aor| self.get(aor));
+        let mut found: Vec<&Binding> = set.map_or_else(Vec::new, |(set, _)| {
+            set.live(now)
+                .filter(|b| b.reg_id.is_some() && b.contact == contact)
                 .collect()
         });
         found.sort_by_key(|b| std::cmp::Reverse(b.updated_at));

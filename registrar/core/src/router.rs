@@ -317,7 +317,7 @@ impl Router<'_> {
                 return refuse(403, "This Route Is For Requests In A Dialog");
             }
             if !back {
-                return self.to_flow(token, uri, &request_uri);
+                return self.to_flow(token, uri, &request_uri, identity);
             }
         }
         let outside = last.and_then(|(token, _)| token?.outside);
@@ -374,8 +374,61 @@ impl Router<'_> {
         listens.then(|| Hop::to(flow.transport, SocketAddr::new(flow.remote.ip(), port)))
     }
 
-    fn to_flow(&self, token: &FlowToken, uri: &Uri, request_uri: &Uri) -> Decision {
+    /// Bindings of the device that a request in a dialog goes to: by its GRUU or, from a host that is trusted, by its
+    /// contact. Whoever else has a token may use the flow it names, and no contact that he thought of.
+    fn bindings_named(&self, request_uri: &Uri, identity: &Identity) -> Vec<&Binding> {
+        let now = self.wall.as_secs();
+        let gr = request_uri.param("gr");
+        if let Some(gr) = gr.filter(|_| self.settings.is_ours(request_uri)) {
+            let user = request_uri.user_decoded().unwrap_or_default();
+            return match self.location.of_temporary(&user) {
+                Some((aor, gr)) => self.location.of_instance(aor, &gr, now),
+                None => {
+                    let aor = aor_of(&user, self.settings.domain());
+                    self.location.of_instance(&aor, gr, now)
+                }
+            };
+        }
+        if !identity.is_trusted() {
+            return Vec::new();
+        }
+        self.location.of_contact(&request_uri.to_string(), now)
+    }
+
+    /// Ways to a client that registered again over another connection than the token's, which is gone or a registrar's
+    /// that is not asked any more: RFC 5626 §4.2 has one binding for an instance and reg-id, so the new one
+    /// replaced the old.
+    fn ways_after_move(
+        &self,
+        token: &FlowToken,
+        request_uri: &Uri,
+        identity: &Identity,
+    ) -> Vec<Way> {
+        let bindings = self.bindings_named(request_uri, identity);
+        let stayed = |b: &&Binding| {
+            let flow = b.flow.as_ref().and_then(|f| self.tokens.open(&f.token));
+            flow.is_some_and(|f| f.node == token.node && f.generation == token.generation)
+        };
+        if !self.tokens.is_own_node(token) && bindings.iter().any(stayed) {
+            return Vec::new();
+        }
+        let reached = |b: &&&Binding| !request_uri.is_secure() || is_reached_securely(b);
+        let ways = bindings.iter().filter(reached);
+        ways.filter_map(|b| self.way_of(b)).collect()
+    }
+
+    fn to_flow(
+        &self,
+        token: &FlowToken,
+        uri: &Uri,
+        request_uri: &Uri,
+        identity: &Identity,
+    ) -> Decision {
         if !self.tokens.is_own_node(token) {
+            let ways = self.ways_after_move(token, request_uri, identity);
+            if !ways.is_empty() {
+                return Decision::Forward(vec![vec![Target { ways }]]);
+            }
             let mut way = Way::to(Destination::Name(Box::new(uri.clone())), Side::Inner);
             way.routes.push(uri.to_string());
             return one(way);
@@ -386,6 +439,10 @@ impl Router<'_> {
         // The client came back over another connection; a GRUU still names it.
         if self.settings.is_ours(request_uri) && request_uri.param("gr").is_some() {
             return self.to_gruu(request_uri);
+        }
+        let ways = self.ways_after_move(token, request_uri, identity);
+        if !ways.is_empty() {
+            return Decision::Forward(vec![vec![Target { ways }]]);
         }
         refuse(430, "Flow Failed")
     }
