@@ -231,7 +231,11 @@ impl Location {
         for (binding, instance) in with_instance(&old) {
             let reference = self.gruu.reference(aor, instance, &binding.call_id);
             self.references.remove(&reference);
-            if self.contacts.get(&binding.contact).is_some_and(|a| a == aor) {
+            if self
+                .contacts
+                .get(&binding.contact)
+                .is_some_and(|a| a == aor)
+            {
                 self.contacts.remove(&binding.contact);
             }
         }
