@@ -77,7 +77,7 @@ pub struct World {
     pub store: FakeStore,
     pub sent: VecDeque<Sent>,
     pub resolves: VecDeque<(ResolveId, String)>,
-    next: u64,
+    pub next: u64,
 }
 
 pub fn settings() -> Settings {
