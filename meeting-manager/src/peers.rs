@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster::records::{Member, Owner, SwitchRecord};
+use cluster::records::{Member, Owner, RegistrarRecord, SwitchRecord, keys};
 use cluster::{Cache, Cached, Change, Store, Watchdog};
 use meeting_core::{MeetingId, Ownership, Peer};
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ use crate::runner::Input;
 pub(crate) struct Peers {
     members: Cache<Member>,
     owners: Cache<Owner>,
+    registrars: Cache<RegistrarRecord>,
 }
 
 impl Peers {
@@ -22,6 +23,7 @@ impl Peers {
         Self {
             members: Cache::members(Arc::clone(store)),
             owners: Cache::owners(Arc::clone(store)),
+            registrars: Cache::start(Arc::clone(store), keys::registrars()),
         }
     }
 
@@ -29,6 +31,7 @@ impl Peers {
     pub(crate) async fn ready(&self) {
         self.members.ready().await;
         self.owners.ready().await;
+        self.registrars.ready().await;
     }
 
     /// Ends the lease of a member or switch that is killed, sooner than it runs out.
@@ -55,6 +58,13 @@ impl Peers {
         self.members.snapshot().into_iter().map(peer).collect()
     }
 
+    fn routes(&self) -> BTreeMap<String, Vec<String>> {
+        let route = |(id, registrar): (String, Arc<Cached<RegistrarRecord>>)| {
+            (id, registrar.value.routes.clone())
+        };
+        self.registrars.snapshot().into_iter().map(route).collect()
+    }
+
     fn all_owners(&self) -> BTreeMap<MeetingId, Ownership> {
         let owner = |(key, owner): (String, Arc<Cached<Owner>>)| {
             Some((MeetingId::new(&key)?, ownership(&owner)))
@@ -70,10 +80,14 @@ impl Peers {
     pub(crate) async fn follow(self, inputs: mpsc::Sender<Input>) {
         let mut members = self.members.subscribe();
         let mut owners = self.owners.subscribe();
+        let mut registrars = self.registrars.subscribe();
         // Owners first, so that a member that is gone already leaves orphans.
         let mut told = inputs.send(Input::Owners(self.all_owners())).await;
         if told.is_ok() {
             told = inputs.send(Input::Members(self.living())).await;
+        }
+        if told.is_ok() {
+            told = inputs.send(Input::Registrars(self.routes())).await;
         }
         while told.is_ok() {
             let input = tokio::select! {
@@ -83,6 +97,10 @@ impl Peers {
                     Some(Change::Put(key, owner)) => owner_input(&key, Some(ownership(&owner))),
                     Some(Change::Deleted(key, _)) => owner_input(&key, None),
                     Some(Change::Resynced) => Some(Input::Owners(self.all_owners())),
+                    None => return,
+                },
+                change = registrars.next() => match change {
+                    Some(_) => Some(Input::Registrars(self.routes())),
                     None => return,
                 },
                 change = members.next() => match change {

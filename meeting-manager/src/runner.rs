@@ -31,6 +31,8 @@ pub(crate) enum Input {
     Resolved(OpId, Vec<SocketAddr>),
     Switches(BTreeMap<SwitchId, SwitchInfo>),
     SwitchEvent(SwitchId, ctl::Event),
+    /// The registrars that live, with their routes.
+    Registrars(BTreeMap<String, Vec<String>>),
     /// The members that live.
     Members(BTreeMap<String, Peer>),
     /// An owner record was written, or is gone.
@@ -132,6 +134,7 @@ impl Runner {
             Input::Resolved(op, addresses) => focus.handle_resolved(now, op, &addresses),
             Input::Switches(switches) => focus.handle_switches(now, switches),
             Input::SwitchEvent(id, event) => focus.handle_switch_event(now, &id, event),
+            Input::Registrars(living) => focus.handle_registrars(now, &living),
             Input::Members(members) => focus.handle_members(now, members),
             Input::Owner(meeting, owner) => focus.handle_owner(now, &meeting, owner),
             Input::Owners(owners) => focus.handle_owners(now, owners),

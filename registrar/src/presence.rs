@@ -1,19 +1,11 @@
 //! The record that tells the cluster of a living registrar, and through which Route its members send requests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cluster::records::{RegistrarRecord, keys};
 use cluster::{LeaseKeeper, LeaseTimes, Store};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-
-/// Nothing waits for a registrar's end, so its lease need not be short.
-const TIMES: LeaseTimes = LeaseTimes {
-    ttl: Duration::from_secs(6),
-    renew: Duration::from_secs(2),
-    fence: Duration::from_secs(5),
-};
 
 /// Keeps the record there until stopped, whatever happens to lease or store; then takes it away.
 pub(crate) async fn announce(
@@ -22,7 +14,7 @@ pub(crate) async fn announce(
     mut draining: watch::Receiver<bool>,
     stop: CancellationToken,
 ) {
-    let keeper = LeaseKeeper::start(store, TIMES);
+    let keeper = LeaseKeeper::start(store, LeaseTimes::default());
     let key = keys::registrar(&record.id);
     loop {
         record.draining = *draining.borrow_and_update();

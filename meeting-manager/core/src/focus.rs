@@ -189,6 +189,7 @@ impl Focus {
                     self.on_answer(now, key, &Answer::Response(&message, status));
                 }
             }
+            Event::TransportFailed { key } if self.sh.send_elsewhere(now, key) => {}
             Event::Timeout { key } | Event::TransportFailed { key } => {
                 self.on_answer(now, key, &Answer::None);
             }
@@ -577,6 +578,12 @@ impl Focus {
                 m.on_switch_restarted(sh, now);
             });
         }
+    }
+
+    /// The registrars that live now, each with the URIs for the topmost Route of requests through it.
+    pub fn handle_registrars(&mut self, now: Instant, living: &BTreeMap<String, Vec<String>>) {
+        self.sh.set_registrars(now, living);
+        self.drain_events(now);
     }
 
     /// The members that live now. Meetings of one that no longer does are taken over by those who are next.

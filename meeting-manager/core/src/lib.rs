@@ -31,6 +31,7 @@ mod our_requests;
 mod participant;
 pub mod record;
 mod refusal;
+mod registrars;
 mod rng;
 mod roster;
 mod shared;

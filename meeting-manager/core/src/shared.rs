@@ -15,6 +15,7 @@ use crate::command::Command;
 use crate::config::FocusConfig;
 use crate::ids::{MeetingId, OpId, ParticipantId, SubscriptionId, SwitchId};
 use crate::refusal::Refusal;
+use crate::registrars::Registrars;
 use crate::rng::Rng;
 use crate::succession::Ownership;
 use crate::switch_choice::SwitchTable;
@@ -64,6 +65,18 @@ pub(crate) enum Purpose {
 pub(crate) struct ClientUse {
     pub(crate) meeting: MeetingId,
     pub(crate) purpose: Purpose,
+    /// As it went out, for another way.
+    sent: Option<Box<Sent>>,
+}
+
+/// A request and where it went.
+#[derive(Clone, Debug)]
+struct Sent {
+    request: Message,
+    transport: Transport,
+    remote: SocketAddr,
+    /// It is the second try.
+    again: bool,
 }
 
 /// What an operation of the shell is for.
@@ -158,6 +171,7 @@ pub(crate) struct Shared {
     pub(crate) txns: TransactionLayer,
     pub(crate) rng: Rng,
     pub(crate) switches: SwitchTable,
+    registrars: Registrars,
     pub(crate) timers: TimerQueue<TimerKey>,
     pub(crate) dialogs: BTreeMap<DialogId, (MeetingId, DialogUser)>,
     /// (Call-ID, From tag) of INVITEs outside any dialog, with their CSeq: what a merged one (RFC 3261 §8.2.2.2)
@@ -184,6 +198,7 @@ impl Shared {
             config,
             rng,
             switches: SwitchTable::default(),
+            registrars: Registrars::default(),
             timers: TimerQueue::new(),
             dialogs: BTreeMap::new(),
             entries: BTreeMap::new(),
@@ -365,6 +380,7 @@ impl Shared {
         let client = ClientUse {
             meeting: meeting.clone(),
             purpose,
+            sent: None,
         };
         self.route(now, dialog.next_hop_uri(), request, Some(client));
     }
@@ -419,17 +435,82 @@ impl Shared {
         if !fixed && request.to_bytes().len() > UDP_LIMIT {
             transport = Transport::Tcp;
         }
-        let hop = Hop::to(transport, remote);
-        let sent_by = match transport {
+        let remote = match self.registrars.is_gone(transport, remote) {
+            true => self.another_registrar(transport, remote),
+            false => None,
+        }
+        .unwrap_or(remote);
+        let sent = Sent {
+            request,
+            transport,
+            remote,
+            again: false,
+        };
+        self.put_out(now, sent, purpose);
+    }
+
+    fn another_registrar(
+        &mut self,
+        transport: Transport,
+        remote: SocketAddr,
+    ) -> Option<SocketAddr> {
+        let salt = self.rng.bits();
+        self.registrars.another(transport, remote, salt)
+    }
+
+    fn put_out(&mut self, now: Instant, sent: Sent, purpose: Option<ClientUse>) {
+        let hop = Hop::to(sent.transport, sent.remote);
+        let sent_by = match sent.transport {
             Transport::Udp => self.config.sent_by.clone(),
             _ => self.config.sent_by_stream.clone(),
         };
         match purpose {
-            Some(client) => {
+            Some(mut client) => {
+                let request = sent.request.clone();
+                client.sent = Some(Box::new(sent));
                 let key = self.txns.send_request(now, request, hop, &sent_by, None);
                 self.remember(key, client);
             }
-            None => self.txns.send_stateless(request, hop, &sent_by, None),
+            None => self.txns.send_stateless(sent.request, hop, &sent_by, None),
+        }
+    }
+
+    /// A request could not be sent: another registrar may, once. `false` where there is none.
+    pub(crate) fn send_elsewhere(&mut self, now: Instant, key: ClientKey) -> bool {
+        let sent = self
+            .clients
+            .get(&key)
+            .and_then(|client| client.sent.as_ref());
+        let Some(mut sent) = sent.filter(|sent| !sent.again).map(|s| (**s).clone()) else {
+            return false;
+        };
+        let Some(remote) = self.another_registrar(sent.transport, sent.remote) else {
+            return false;
+        };
+        sent.remote = remote;
+        sent.again = true;
+        let client = self.clients.remove(&key);
+        self.put_out(now, sent, client);
+        true
+    }
+
+    /// The registrars that live now. What was sent through one that is gone, and is not answered, goes through another.
+    pub(crate) fn set_registrars(&mut self, now: Instant, living: &BTreeMap<String, Vec<String>>) {
+        self.registrars.set(living);
+        let lost = |client: &ClientUse| {
+            let sent = client.sent.as_ref();
+            sent.is_some_and(|s| self.registrars.is_gone(s.transport, s.remote))
+        };
+        let lost: Vec<ClientKey> = self
+            .clients
+            .iter()
+            .filter(|(_, client)| lost(client))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in lost {
+            if self.send_elsewhere(now, key) {
+                self.txns.forget(key);
+            }
         }
     }
 

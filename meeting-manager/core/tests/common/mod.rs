@@ -351,6 +351,11 @@ impl World {
         self.run();
     }
 
+    /// Does one thing the focus asks for.
+    pub fn carry_out(&mut self, command: Command) {
+        self.perform(command);
+    }
+
     fn perform(&mut self, command: Command) {
         match command {
             Command::Transmit(transmit) => {
