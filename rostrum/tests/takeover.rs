@@ -24,14 +24,14 @@ const MEDIA_AGAIN: Duration = Duration::from_secs(3);
 struct Cluster {
     managers: Vec<(Process, String)>,
     switches: Vec<(Process, String)>,
-    registrar: SocketAddr,
-    _registrar: Process,
+    /// Where each listens; phones come to the first.
+    registrars: Vec<(Process, SocketAddr)>,
     _etcd: Process,
     _folder: tempfile::TempDir,
 }
 
 impl Cluster {
-    /// etcd, a registrar, and so many managers and switches.
+    /// etcd, two registrars, and so many managers and switches.
     fn start(managers: usize, switches: usize) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let directory = folder.path();
@@ -49,20 +49,23 @@ impl Cluster {
                 .status();
             assert!(added.expect("rostrum runs").success());
         }
-        let port = free_port();
-        let text = format!(
-            "[registrar]\ndomain = \"example.org\"\nrealm = \"test\"\nusers = \"{}\"\ndata = \"{}\"\n\
+        let registrar = |n: usize| {
+            let port = free_port();
+            let text = format!(
+                "[registrar]\nnode = \"r{n}\"\ndomain = \"example.org\"\nrealm = \"test\"\nusers = \"{}\"\ndata = \"{}\"\n\
              udp = [\"127.0.0.1:{port}\"]\ntcp = [\"127.0.0.1:{port}\"]\ntls = []\nhttp = []\nhttps = []\n\
              advertise = [\"127.0.0.1\"]\ndigest = [\"MD5\"]\n",
-            users.display(),
-            directory.join("registrar").display()
-        );
-        let (registrar, _) = named_role(directory, "registrar", "registrar", &client, &text);
+                users.display(),
+                directory.join(format!("registrar-{n}")).display()
+            );
+            let (process, _) = named_role(directory, &format!("r{n}"), "registrar", &client, &text);
+            (process, SocketAddr::from(([127, 0, 0, 1], port)))
+        };
+        let registrars = (1..=2).map(registrar).collect();
         Self {
             managers,
             switches,
-            registrar: ([127, 0, 0, 1], port).into(),
-            _registrar: registrar,
+            registrars,
             _etcd: etcd,
             _folder: folder,
         }
@@ -113,15 +116,14 @@ struct Party {
 
 impl Party {
     fn join(cluster: &Cluster, user: &str) -> Self {
-        let mut phone = Phone::tcp(cluster.registrar, "example.org", (user, "secret"));
+        let first = cluster.registrars[0].1;
+        let mut phone = Phone::tcp(first, "example.org", (user, "secret")).outbound();
         assert_eq!(status(&phone.register(600)), 200);
         let rtp = UdpSocket::bind("127.0.0.1:0").expect("a free port");
         let port = rtp.local_addr().expect("bound").port();
-        let sdp = format!(
-            "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
-             a=rtpmap:0 PCMU/8000\r\na=sendrecv\r\n"
-        );
-        let call = phone.call_with("weekly", &sdp).expect("is let in");
+        let call = phone
+            .call_with("weekly", &offer(port, 1))
+            .expect("is let in");
         Self {
             phone,
             call,
@@ -298,22 +300,15 @@ fn a_killed_switch_is_replaced_within_three_seconds_and_both_are_told_where_medi
     let mut cluster = Cluster::start(1, 2);
     let mut parties = [Party::join(&cluster, "alice"), Party::join(&cluster, "bob")];
     let stream = Stream::start(&parties[0], &parties[1]);
-    let legs = |admin: &str| -> Value {
-        let view = get(&format!("{admin}/api/v1/switch"));
-        serde_json::from_str::<Value>(&view).expect("JSON")["legs"].clone()
-    };
-    let carries = cluster.switches.iter().position(|(_, a)| legs(a) == 2);
-    let carries = carries.expect("one of them has both legs");
+    let carries = switch_with_legs(&cluster);
     let killed = Instant::now();
     cluster.switches[carries].0.child.kill().expect("is killed");
     for (n, party) in parties.iter_mut().enumerate() {
         let reinvite = party.phone.await_request("INVITE");
         let port = party.rtp.local_addr().expect("bound").port();
-        let sdp = format!(
-            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
-             a=rtpmap:0 PCMU/8000\r\na=sendrecv\r\n"
-        );
-        party.phone.answer_with(&reinvite, "200 OK", &sdp);
+        party
+            .phone
+            .answer_with(&reinvite, "200 OK", &offer(port, 2));
         if n == 0 {
             *stream.target.lock().expect("not poisoned") = Party::switch(&reinvite);
         }
@@ -322,4 +317,52 @@ fn a_killed_switch_is_replaced_within_three_seconds_and_both_are_told_where_medi
     let (gap, _) = stream.end();
     assert!(gap < MEDIA_AGAIN, "{gap:?}");
     leave(parties, &cluster);
+}
+
+#[test]
+fn a_phone_whose_registrar_is_killed_goes_on_through_another_in_both_directions() {
+    let mut cluster = Cluster::start(1, 2);
+    let mut parties = [Party::join(&cluster, "alice"), Party::join(&cluster, "bob")];
+    let stream = Stream::start(&parties[0], &parties[1]);
+    let second = cluster.registrars[1].1;
+    cluster.registrars[0].0.child.kill().expect("is killed");
+    let moved = Instant::now();
+    for party in &mut parties {
+        party.phone.move_to(second);
+        let registered = party.phone.register(600);
+        assert_eq!(status(&registered), 200, "{registered}");
+    }
+    let answered = both_answered(&mut parties, moved);
+    assert!(answered < TAKEOVER, "{answered:?}");
+    let (_, lost) = stream.end();
+    assert_eq!(lost, 0, "media never came through it");
+    // The manager has something to tell: it finds the phones where they are now.
+    let carries = switch_with_legs(&cluster);
+    cluster.switches[carries].0.child.kill().expect("is killed");
+    for party in &mut parties {
+        let reinvite = party.phone.await_request("INVITE");
+        let port = party.rtp.local_addr().expect("bound").port();
+        party
+            .phone
+            .answer_with(&reinvite, "200 OK", &offer(port, 2));
+    }
+    leave(parties, &cluster);
+}
+
+/// Which switch has the legs of both.
+fn switch_with_legs(cluster: &Cluster) -> usize {
+    let legs = |admin: &str| -> Value {
+        let view = get(&format!("{admin}/api/v1/switch"));
+        serde_json::from_str::<Value>(&view).expect("JSON")["legs"].clone()
+    };
+    let carries = cluster.switches.iter().position(|(_, a)| legs(a) == 2);
+    carries.expect("one of them has both legs")
+}
+
+/// A description of plain audio at a port of ours.
+fn offer(port: u16, version: u32) -> String {
+    format!(
+        "v=0\r\no=- 1 {version} IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n\
+         a=rtpmap:0 PCMU/8000\r\na=sendrecv\r\n"
+    )
 }

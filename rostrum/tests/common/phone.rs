@@ -32,6 +32,8 @@ pub struct Phone {
     display: String,
     sequence: u32,
     authorization: Option<String>,
+    /// Contact with what a client that may move between registrars says (RFC 5626 §4.2); `None`: plain.
+    outbound: Option<String>,
     /// Requests that came while an answer was waited for.
     early: VecDeque<String>,
 }
@@ -139,8 +141,27 @@ impl Phone {
             display: user.to_owned(),
             sequence: 0,
             authorization: None,
+            outbound: None,
             early: VecDeque::new(),
         }
+    }
+
+    /// Says which device it is, so that it can come back by another connection.
+    pub fn outbound(mut self) -> Self {
+        self.outbound = Some(format!(
+            "<sip:{0}@phone.invalid;transport=tcp>;reg-id=1;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-{1:012x}>\"",
+            self.user,
+            std::process::id()
+        ));
+        self
+    }
+
+    /// Connects over TCP to another registrar.
+    pub fn move_to(&mut self, remote: SocketAddr) {
+        let stream = TcpStream::connect(remote).expect("connects");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        self.at = stream.local_addr().expect("bound").to_string();
+        self.line = Line::Tcp(stream, Vec::new());
     }
 
     /// Calls itself so.
@@ -374,12 +395,18 @@ impl Phone {
             Some(line) if method != "ACK" => format!("{line}\r\n"),
             _ => String::new(),
         };
+        let contact = match &self.outbound {
+            Some(contact) => format!("{contact}\r\nSupported: path, gruu, outbound"),
+            None => format!(
+                "<sip:{}@{at};transport={}>",
+                self.user,
+                transport.to_ascii_lowercase()
+            ),
+        };
         format!(
             "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/{transport} {at};branch=z9hG4bK{method}{id}x{sequence};rport\r\n\
              Max-Forwards: 70\r\nFrom: {from}\r\nTo: {to}\r\nCall-ID: {id}\r\nCSeq: {sequence} {method}\r\n\
-             Contact: <sip:{}@{at};transport={}>\r\n{authorization}{more}{kind}Content-Length: {}\r\n\r\n{body}",
-            self.user,
-            transport.to_ascii_lowercase(),
+             Contact: {contact}\r\n{authorization}{more}{kind}Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
     }
