@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod chaos;
 mod config;
 mod lab;
 mod load;
@@ -46,6 +47,8 @@ enum Command {
     User(users::UserCommand),
     /// Put a conference server under load, and check what it sends
     Load(Box<load::LoadArgs>),
+    /// Start a cluster here, put load on it, break it, and judge what came of that
+    Chaos(chaos::ChaosArgs),
     /// See which meetings run, and who is in them
     #[command(subcommand)]
     Meeting(meetings::MeetingCommand),
@@ -100,6 +103,7 @@ fn run(command: Command) -> Result<(), String> {
         Command::Config(ConfigCommand::Check { file, role }) => check(&file, role),
         Command::User(command) => users::run(command),
         Command::Meeting(command) => block_on(meetings::run(command)),
+        Command::Chaos(args) => block_on(chaos::run(args)),
         Command::Load(_) => Ok(()),
     }
 }
