@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
+use super::crowd::ACCOUNT;
 use super::http;
 use super::net::Net;
 
@@ -151,7 +152,8 @@ impl Cluster {
             fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))
         };
         let users = self.path("users.toml");
-        registrar::users::add(&users, "chaos", "nobody", "chaos", "").map_err(|e| e.to_string())?;
+        registrar::users::add(&users, "chaos", ACCOUNT.0, ACCOUNT.1, "")
+            .map_err(|e| e.to_string())?;
         let endpoints = self.endpoints();
         let meetings = |role: &str| -> String {
             let one = |id: &String| {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ::load::leg::Protection;
 use ::load::media::{Engine, EngineConfig, MediaReport};
-use ::load::ua::{self, Description, Event, Phone, SipOptions, Transport};
+use ::load::ua::{self, Account, Description, Event, Phone, SipOptions, Transport};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -15,6 +15,9 @@ use transport::tls::Trust;
 
 /// Joins that one group of probes may make.
 const MOST_PROBES: u32 = 20_000;
+
+/// Name and password of the account that all join with.
+pub const ACCOUNT: (&str, &str) = ("everybody", "chaos");
 
 /// Where a participant stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +156,11 @@ impl Group {
         let description = Description::new(local, self.protection, speaks, rand::random());
         let stage = (Stage::Joining, Instant::now());
         self.known.lock().stages.insert(participant, stage);
-        self.phone.join(participant, None, description);
+        let account = Account {
+            user: ACCOUNT.0.into(),
+            password: ACCOUNT.1.into(),
+        };
+        self.phone.join(participant, Some(account), description);
         Ok(())
     }
 

@@ -142,9 +142,11 @@ impl Drop for Net {
         };
         for host in self.made.iter().rev() {
             let name = format!("{tag}{host}");
+            // a namespace's own end of the pair would go some time after it
+            let link = ip(&["link", "del", &name]);
             let gone = match host {
-                0 => ip(&["link", "del", &name]),
-                _ => ip(&["netns", "del", &name]),
+                0 => link,
+                _ => ip(&["netns", "del", &name]).and(link),
             };
             if let Err(e) = gone {
                 eprintln!("rostrum: {e}");
