@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::load::leg::Protection;
+use ::load::media::schedule::Schedule;
 use ::load::media::{Engine, EngineConfig, MediaReport};
 use ::load::ua::{self, Account, Description, Event, Phone, SipOptions, Transport};
 use parking_lot::Mutex;
@@ -54,6 +55,8 @@ pub struct Group {
     known: Arc<Mutex<Known>>,
     pump: JoinHandle<()>,
     speakers: u32,
+    seed: u64,
+    talk_begun: Mutex<Option<Instant>>,
     protection: Protection,
 }
 
@@ -63,6 +66,8 @@ pub struct Heard {
     pub begun: Instant,
     /// Participants below that number talk.
     pub speakers: u32,
+    /// From when until when somebody talks, in order; turns may overlap.
+    pub talk: Vec<(Instant, Instant)>,
     /// The numbers.
     pub media: MediaReport,
 }
@@ -98,13 +103,14 @@ impl Group {
             trust: Trust::System,
         };
         let (phone, events) = Phone::start(&sip).await.map_err(|e| e.to_string())?;
+        let seed = u64::from(rand::random::<u32>());
         let engine = Engine::start(EngineConfig {
             protection: wanted.protection,
             video: None,
             speakers: wanted.speakers as usize,
             participants: wanted.participants as usize,
             threads: 1,
-            seed: u64::from(rand::random::<u32>()),
+            seed,
             bind: wanted.from,
         });
         let engine = Arc::new(engine.map_err(|e| format!("media: {e}"))?);
@@ -119,6 +125,8 @@ impl Group {
             known,
             pump,
             speakers: wanted.speakers,
+            seed,
+            talk_begun: Mutex::new(None),
             protection: wanted.protection,
         })
     }
@@ -166,6 +174,7 @@ impl Group {
 
     /// They begin to talk.
     pub fn begin(&self) {
+        *self.talk_begun.lock() = Some(Instant::now());
         self.engine.begin();
     }
 
@@ -222,10 +231,19 @@ impl Group {
         self.phone.close().await;
         // its events have ended with the phone
         let _ = self.pump.await;
+        let begun = *self.talk_begun.lock();
+        let talk = begun.map_or_else(Vec::new, |begun| {
+            let until = begun.elapsed();
+            Schedule::new(self.seed, self.speakers)
+                .take_while(|spurt| spurt.begin < until)
+                .map(|spurt| (begun + spurt.begin, begun + spurt.end))
+                .collect()
+        });
         let media = Arc::into_inner(self.engine).map(Engine::finish);
         Heard {
             begun: self.begun,
             speakers: self.speakers,
+            talk,
             media: media.unwrap_or_default(),
         }
     }

@@ -108,6 +108,12 @@ pub async fn run(
 
     outcome.dialogs_lost = lost(&groups, &before, &mut outcome.notes).await;
     let store = open(cluster).await?;
+    if matches!(
+        scenario.fault,
+        Fault::Kill(Whom::Owner) | Fault::KillDuringInvite
+    ) {
+        outcome.not_taken_over += kept(cluster, &*store, &aim).await?;
+    }
     outcome.stale = stale(cluster, &*store, &aim, &mut outcome.notes).await;
     let end = Instant::now();
     leave(&groups, &probes, &mut outcome.notes).await;
@@ -302,6 +308,22 @@ async fn open(cluster: &Cluster) -> Result<std::sync::Arc<dyn Store>, String> {
     ::cluster::open(&config).await.map_err(|e| e.to_string())
 }
 
+/// Meetings that the store still says are the victim's.
+async fn kept(cluster: &Cluster, store: &dyn Store, aim: &Aim) -> Result<u64, String> {
+    let mut count = 0;
+    for meeting in &aim.meetings {
+        let entry = store.get(&keys::owner(meeting)).await;
+        let Some(entry) = entry.map_err(|e| e.to_string())? else {
+            continue;
+        };
+        let owner: ::cluster::records::Owner =
+            serde_json::from_slice(&entry.value).map_err(|e| e.to_string())?;
+        let is_victim = |n: &usize| cluster.nodes[*n].name == owner.member;
+        count += u64::from(aim.victims.iter().any(is_victim));
+    }
+    Ok(count)
+}
+
 /// Where a deposed owner still has its way: owner records it has written back, meetings it still serves, and meetings on
 /// a switch under another epoch than the store's. It looks at what stands in the end, not at each write.
 async fn stale(cluster: &Cluster, store: &dyn Store, aim: &Aim, notes: &mut Vec<String>) -> u64 {
@@ -395,8 +417,8 @@ fn hear(heard: Heard, (begun, at, end): (Instant, Instant, Instant), outcome: &m
         }
         let (from, to) = (clock(gap.from), clock(gap.to).min(end));
         if to > at && from < end {
-            let length = millis(&to.saturating_duration_since(from));
-            outcome.media_gap_ms = outcome.media_gap_ms.max(length);
+            let length = spoken(&heard.talk, from, to);
+            outcome.media_gap_ms = outcome.media_gap_ms.max(millis(&length));
         }
     }
     let shift = heard.begun.saturating_duration_since(begun).as_secs() as usize;
@@ -406,6 +428,19 @@ fn hear(heard: Heard, (begun, at, end): (Instant, Instant, Instant), outcome: &m
             outcome.series.resize(place + 1, 0);
         }
         outcome.series[place] += second.received;
+    }
+}
+
+/// A silence without the pauses of the conversation that it begins and ends with.
+fn spoken(talk: &[(Instant, Instant)], from: Instant, to: Instant) -> Duration {
+    let within = talk
+        .iter()
+        .filter(|(begin, end)| *begin < to && *end > from);
+    let first = within.clone().map(|(begin, _)| (*begin).max(from)).min();
+    let last = within.map(|(_, end)| (*end).min(to)).max();
+    match (first, last) {
+        (Some(first), Some(last)) => last.saturating_duration_since(first),
+        _ => Duration::ZERO,
     }
 }
 
@@ -478,4 +513,46 @@ pub fn misses(fault: Fault, outcome: &Outcome) -> Vec<String> {
     miss(o.stale > 0, format!("{} stale writes", o.stale));
     miss(o.orphans > 0, format!("{} orphans", o.orphans));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_at_the_ends_of_a_silence_are_nobodys_fault_and_those_within_are() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let talk = [(at(1_000), at(2_000)), (at(2_500), at(4_000))];
+        let ms = |from, to| millis(&spoken(&talk, at(from), at(to)));
+        assert_eq!(ms(0, 900), 0);
+        assert_eq!(ms(2_000, 2_500), 0);
+        assert_eq!(ms(1_990, 2_520), 530);
+        assert_eq!(ms(0, 9_000), 3_000);
+        assert_eq!(ms(2_100, 2_700), 200);
+    }
+
+    #[test]
+    fn each_promise_that_was_not_kept_is_told() {
+        let good = Outcome {
+            joins_again_ms: Some(3_000),
+            takeovers_ms: vec![2_000],
+            ..Outcome::default()
+        };
+        let fault = Fault::Kill(Whom::Owner);
+        assert_eq!(misses(fault, &good), Vec::<String>::new());
+        let bad = Outcome {
+            dialogs_lost: 1,
+            rtp_lost: 1,
+            media_gap_ms: 3_001,
+            takeovers_ms: vec![2_001],
+            not_taken_over: 1,
+            stale: 1,
+            orphans: 1,
+            ..Outcome::default()
+        };
+        assert_eq!(misses(fault, &bad).len(), 7);
+        // a dead switch loses packets, but not for long
+        assert_eq!(misses(Fault::Kill(Whom::Switch), &bad).len(), 7);
+    }
 }
