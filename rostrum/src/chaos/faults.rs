@@ -1,8 +1,9 @@
 //! Whom a fault meets, and how it is done and undone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use parking_lot::Mutex;
 
 use super::cluster::{Cluster, Kind};
 use super::scenarios::{Between, Cut, Fault, Whom};
@@ -121,7 +122,7 @@ async fn find(cluster: &Cluster, whom: Whom) -> Result<Aim, String> {
     }
 }
 
-/// Does it, waits, and undoes it.
+/// Does it, notes when in `struck`, waits, and undoes it.
 ///
 /// # Errors
 /// It could not be done, or something did not start again.
@@ -130,20 +131,17 @@ pub async fn injure(
     fault: Fault,
     aim: &Aim,
     pause: Duration,
+    struck: &Mutex<Option<Instant>>,
 ) -> Result<(), String> {
+    if fault == Fault::KillDuringInvite {
+        // the joins that are tried all the time have begun
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    *struck.lock() = Some(Instant::now());
     match fault {
         Fault::Nothing => tokio::time::sleep(AWAY).await,
         Fault::ClockJump => return Err("the clock cannot be set".to_owned()),
-        Fault::Kill(_) => {
-            for n in &aim.victims {
-                cluster.signal(*n, Signal::SIGKILL)?;
-            }
-            tokio::time::sleep(AWAY).await;
-            cluster.start_all().await?;
-        }
-        Fault::KillDuringInvite => {
-            // the joins that are tried all the time have begun
-            tokio::time::sleep(Duration::from_millis(150)).await;
+        Fault::Kill(_) | Fault::KillDuringInvite => {
             for n in &aim.victims {
                 cluster.signal(*n, Signal::SIGKILL)?;
             }

@@ -10,6 +10,8 @@ use ::cluster::store::MAX_PAGE;
 use ::cluster::{EtcdConfig, Store, StoreConfig};
 
 use super::Shape;
+use parking_lot::Mutex;
+
 use super::cluster::{Cluster, Kind};
 use super::crowd::{Group, Heard, Stage, Wanted, eventually};
 use super::faults::{self, Aim};
@@ -84,16 +86,28 @@ pub async fn run(
         true => affected.clone(),
         false => Vec::new(),
     };
-    let at = Instant::now();
+    let store = open(cluster).await?;
+    let victims: Vec<String> = aim
+        .victims
+        .iter()
+        .map(|n| cluster.nodes[*n].name.clone())
+        .collect();
     let told = format!("{} {}", scenario.name, aim.told(cluster));
-    outcome.events.push((second(at), told));
+    let (struck, changed) = (Mutex::new(None), Mutex::new(BTreeMap::new()));
+    let meetings: Vec<String> = asked.iter().map(|n| groups[*n].meeting.clone()).collect();
     let injured = async {
-        let result = faults::injure(cluster, scenario.fault, &aim, shape.pause).await;
+        let result = faults::injure(cluster, scenario.fault, &aim, shape.pause, &struck).await;
         done.store(true, Ordering::Relaxed);
         result
     };
-    let (injured, watched) = tokio::join!(injured, watch(&groups, &asked, &probes, at, &done));
+    let (injured, watched, ()) = tokio::join!(
+        injured,
+        watch(&groups, &asked, &probes, &struck, &changed, &done),
+        successions(&*store, &meetings, &victims, &changed, &done)
+    );
     injured?;
+    let at = struck.lock().ok_or("the fault was never done")?;
+    outcome.events.push((second(at), told));
     outcome
         .events
         .push((second(Instant::now()), "all is as before".into()));
@@ -107,7 +121,6 @@ pub async fn run(
         .extend(reasons.map(|(reason, n)| format!("{n} joins failed: {reason}")));
 
     outcome.dialogs_lost = lost(&groups, &before, &mut outcome.notes).await;
-    let store = open(cluster).await?;
     if matches!(
         scenario.fault,
         Fault::Kill(Whom::Owner) | Fault::KillDuringInvite
@@ -198,7 +211,8 @@ async fn watch(
     groups: &[Group],
     asked: &[usize],
     probes: &[Group],
-    at: Instant,
+    struck: &Mutex<Option<Instant>>,
+    changed: &Mutex<BTreeMap<String, Instant>>,
     done: &AtomicBool,
 ) -> Watched {
     groups.iter().for_each(Group::forget_answers);
@@ -216,8 +230,15 @@ async fn watch(
             if took.is_some() {
                 continue;
             }
-            match groups[*n].answer(0) {
-                Some((Some(200), when)) => *took = Some(when.saturating_duration_since(at)),
+            let Some(at) = *struck.lock() else {
+                continue;
+            };
+            // the old owner may answer, too, where it lives and is only cut off
+            let since = changed.lock().get(&groups[*n].meeting).copied();
+            match (groups[*n].answer(0), since) {
+                (Some((Some(200), when)), Some(since)) if when >= since => {
+                    *took = Some(when.saturating_duration_since(at));
+                }
                 _ => groups[*n].ask(0),
             }
         }
@@ -238,6 +259,7 @@ async fn watch(
             }
         }
     }
+    let at = struck.lock().unwrap_or_else(Instant::now);
     let mut watched = Watched {
         takeovers,
         failed: 0,
@@ -269,6 +291,30 @@ async fn watch(
     });
     watched.again = good;
     watched
+}
+
+/// Notes when the store first names another owner of each meeting than the victims.
+async fn successions(
+    store: &dyn Store,
+    meetings: &[String],
+    victims: &[String],
+    changed: &Mutex<BTreeMap<String, Instant>>,
+    done: &AtomicBool,
+) {
+    let prefix = keys::owners();
+    while !done.load(Ordering::Relaxed) && changed.lock().len() < meetings.len() {
+        // without the store nothing changes hands
+        let page = store.range(&prefix, MAX_PAGE, None).await;
+        let now = Instant::now();
+        for entry in page.map(|page| page.entries).unwrap_or_default() {
+            let meeting = entry.key.trim_start_matches(&prefix).to_owned();
+            let owner = serde_json::from_slice::<::cluster::records::Owner>(&entry.value);
+            if meetings.contains(&meeting) && owner.is_ok_and(|o| !victims.contains(&o.member)) {
+                changed.lock().entry(meeting).or_insert(now);
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// How many of those who were in a call are in it no more: each is asked.
