@@ -118,9 +118,9 @@ pub fn page(all: &[(Line, Vec<Outcome>)]) -> String {
     for (line, outcomes) in all {
         let class = if line.ok { "good" } else { "bad" };
         // writing to a String cannot fail
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<h2 class=\"{class}\">{}</h2><pre>{}</pre>\n",
+            "<h2 class=\"{class}\">{}</h2><pre>{}</pre>",
             escaped(line.scenario),
             escaped(&line.text())
         );
@@ -156,9 +156,9 @@ fn timeline(out: &mut String, outcome: &Outcome) {
             escaped(what)
         );
     }
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<text x=\"4\" y=\"30\" font-size=\"11\">at most {most} packets a second; longest gap {} ms</text></svg>\n",
+        "<text x=\"4\" y=\"30\" font-size=\"11\">at most {most} packets a second; longest gap {} ms</text></svg>",
         outcome.media_gap_ms
     );
 }
