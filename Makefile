@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What `rostrum lab` is started with: make lab ARGS="--port-base 20000"
 ARGS ?=
 
-.PHONY: help lab web build test lint unit e2e bench bench-switch bench-docs bench-peers fuzz setup
+.PHONY: help lab web build test lint unit e2e bench bench-switch bench-docs bench-peers chaos fuzz setup
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -63,6 +63,12 @@ bench-peers: ## the same fan-out on Janus and rtpengine, side by side (ARGS=cm-1
 	@scripts/setup peers
 	@# hundreds of sockets for the listeners, and four for each call of rtpengine
 	@ulimit -n "$$(ulimit -Hn)" && $(CARGO) bench -p rostrum-benches --bench peers -- $(ARGS)
+
+chaos: ## break a cluster under load in every way, five times each (ARGS='--scenario kill-owner': one only)
+	@scripts/setup test
+	$(CARGO) build --release -p rostrum
+	@mkdir -p target/chaos
+	target/release/rostrum chaos --runs 5 --html target/chaos/chaos.html $(ARGS)
 
 fuzz: ## fuzz every parser for 60 seconds each (ARGS='600 sip_uri': longer, one only)
 	scripts/fuzz $(or $(ARGS),60)

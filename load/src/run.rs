@@ -490,7 +490,7 @@ impl<'a> Run<'a> {
                 let text = format!("{user} could not register again: {}", told(&refusal));
                 *self.notes.entry(text).or_default() += 1;
             }
-            Event::Registered { .. } => {}
+            Event::Registered { .. } | Event::Answered { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod chaos;
 mod cluster_command;
 mod config;
 mod lab;
@@ -47,6 +48,8 @@ enum Command {
     User(users::UserCommand),
     /// Put a conference server under load, and check what it sends
     Load(Box<load::LoadArgs>),
+    /// Start a cluster here, put load on it, break it, and judge what came of that
+    Chaos(chaos::ChaosArgs),
     /// See which meetings run, and who is in them
     #[command(subcommand)]
     Meeting(meetings::MeetingCommand),
@@ -104,6 +107,7 @@ fn run(command: Command) -> Result<(), String> {
         Command::Config(ConfigCommand::Check { file, role }) => check(&file, role),
         Command::User(command) => users::run(command),
         Command::Meeting(command) => block_on(meetings::run(command)),
+        Command::Chaos(args) => block_on(chaos::run(args)),
         Command::Cluster(command) => block_on(cluster_command::run(command)),
         Command::Load(_) => Ok(()),
     }

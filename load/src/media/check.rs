@@ -131,6 +131,8 @@ pub struct LegCheck {
     audio: Vec<Heard>,
     video: Vec<Heard>,
     first_media: Option<u64>,
+    /// Arrival of the newest RTP packet of any stream, µs.
+    last_media: Option<u64>,
 }
 
 /// What the leg knows of a packet before it is checked.
@@ -153,6 +155,7 @@ impl LegCheck {
             audio: vec![Heard::default(); speakers],
             video: vec![Heard::default(); speakers],
             first_media: None,
+            last_media: None,
         }
     }
 
@@ -167,8 +170,11 @@ impl LegCheck {
         self.first_media
     }
 
-    /// Counts what was kept back.
-    pub fn finish(&mut self, tally: &mut Tally) {
+    /// Counts what was kept back; the leg ends at `at` µs.
+    pub fn finish(&mut self, at: u64, tally: &mut Tally) {
+        if let Some(last) = self.last_media {
+            tally.on_gap(self.participant, last, at);
+        }
         for stream in &mut self.streams {
             flush_vote(stream, tally);
         }
@@ -225,6 +231,10 @@ impl LegCheck {
         let counts = tally.kind(kind);
         counts.counts.received += 1;
         counts.counts.received_octets += payload.len() as u64;
+        if let Some(last) = self.last_media {
+            tally.on_gap(self.participant, last, at);
+        }
+        self.last_media = Some(self.last_media.map_or(at, |last| last.max(at)));
         if self.first_media.is_none() {
             self.first_media = Some(at);
             tally.with_media += 1;

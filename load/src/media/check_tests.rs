@@ -120,7 +120,7 @@ impl Rig {
 
     /// The counts that must be 0 where all is well, by name.
     fn wrong(mut self) -> Vec<(&'static str, u64)> {
-        self.check.finish(&mut self.tally);
+        self.check.finish(0, &mut self.tally);
         let report = self.tally.report(1.0, 1);
         let (a, v) = (&report.audio, &report.video);
         let all = [
@@ -323,7 +323,7 @@ fn without_stamps_the_schedule_says_whose_a_csrc_is_and_no_delay_is_made_up() {
             rig.advance(0, 0);
             rig.deliver(OPUS, Some(csrc), false, &[0x08, 1, 2, 3]);
         }
-        rig.check.finish(&mut rig.tally);
+        rig.check.finish(0, &mut rig.tally);
         assert_eq!(rig.tally.audio.delay.percentiles(), None);
         assert_eq!(rig.tally.audio.switch_delay.percentiles(), None);
         let report = rig.tally.report(1.0, 1);

@@ -440,8 +440,8 @@ impl Incoming {
 
     /// Nothing more will come, and `port` is about to be closed.
     pub fn finish(mut self, port: &Port, desk: &mut Desk) {
-        self.check.finish(&mut desk.tally);
         let now = desk.clock.now();
+        self.check.finish(now, &mut desk.tally);
         let lasted = now.saturating_sub(self.connected);
         if let Some(security) = &mut self.security {
             let checked = security.agent.state() != State::Checking;

@@ -189,9 +189,22 @@ pub struct Second {
     pub delay_p99: Option<u64>,
 }
 
+/// A time in which a leg that had been sent RTP was sent none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Gap {
+    /// Whose leg.
+    pub participant: u32,
+    /// Arrival of the last packet before, µs since the engine began.
+    pub from: u64,
+    /// Arrival of the first packet after, or the leg's end, µs since the engine began.
+    pub to: u64,
+}
+
 /// All results.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct MediaReport {
+    /// Times without RTP of a leg, longer than a tenth of a second; the first ten thousand of each thread.
+    pub gaps: Vec<Gap>,
     /// Length of the run in seconds.
     pub seconds: f64,
     /// Legs opened.

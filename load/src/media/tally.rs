@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
 
-use super::report::{Finding, Findings, KindReport, MediaReport, Percentiles, RtcpReport, Second};
+use super::report::{
+    Finding, Findings, Gap, KindReport, MediaReport, Percentiles, RtcpReport, Second,
+};
 use crate::leg::Kind;
 
 /// Digits a histogram of the whole run keeps, and one of a second.
@@ -13,6 +15,11 @@ const DIGITS_OF_A_SECOND: u8 = 2;
 
 /// Seconds kept one by one; later ones go into the last. A day costs some 100 MB.
 const MOST_SECONDS: usize = 86_400;
+
+/// Shorter times without RTP are how packets come, µs.
+const GAP: u64 = 100_000;
+/// Times without RTP that are kept.
+const MOST_GAPS: usize = 10_000;
 
 /// Notes that something was wrong; the text is made for the first case of a kind only.
 pub fn note(findings: &mut Findings, kind: &'static str, example: impl FnOnce() -> String) {
@@ -132,6 +139,7 @@ pub struct Tally {
     pub findings: Findings,
     votes: Votes,
     seconds: Vec<SecondTally>,
+    gaps: Vec<Gap>,
 }
 
 impl Tally {
@@ -172,6 +180,18 @@ impl Tally {
         }
     }
 
+    /// A leg was sent nothing between two times in µs.
+    #[inline]
+    pub fn on_gap(&mut self, participant: u32, from: u64, to: u64) {
+        if to.saturating_sub(from) > GAP && self.gaps.len() < MOST_GAPS {
+            self.gaps.push(Gap {
+                participant,
+                from,
+                to,
+            });
+        }
+    }
+
     /// So many packets with this CSRC were the participant's.
     pub fn vote(&mut self, kind: Kind, csrc: u32, participant: u32, count: u64) {
         let votes = self.votes.entry((kind, csrc)).or_default();
@@ -208,6 +228,7 @@ impl Tally {
         self.without_media.extend(other.without_media);
         self.failed.extend(other.failed);
         merge_findings(&mut self.findings, other.findings);
+        self.gaps.extend(other.gaps);
         for ((kind, csrc), votes) in other.votes {
             for (participant, count) in votes {
                 self.vote(kind, csrc, participant, count);
@@ -288,6 +309,7 @@ impl Tally {
             malformed: self.malformed,
             send_errors: self.send_errors,
             findings: self.findings,
+            gaps: self.gaps,
         }
     }
 }
@@ -363,6 +385,16 @@ mod tests {
             finding.example.contains("participant 1 in 9"),
             "{finding:?}"
         );
+    }
+
+    #[test]
+    fn times_without_media_are_kept_where_they_are_long() {
+        let mut tally = Tally::default();
+        tally.on_gap(1, 1_000_000, 1_100_000);
+        tally.on_gap(2, 1_000_000, 1_100_001);
+        let gaps = tally.report(2.0, 2).gaps;
+        assert_eq!(gaps.len(), 1);
+        assert_eq!((gaps[0].participant, gaps[0].to), (2, 1_100_001));
     }
 
     #[test]

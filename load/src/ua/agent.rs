@@ -124,6 +124,13 @@ impl Agent {
         }
     }
 
+    /// A participant asks for an answer within its call; [`Event::Answered`] follows.
+    pub fn ask(&mut self, now: Instant, participant: u32) {
+        if let Some(call) = self.calls.get_mut(&participant) {
+            with_cx!(self, now, &[], |cx| call.ask(cx));
+        }
+    }
+
     /// Takes all registrations back.
     pub fn unregister(&mut self, now: Instant) {
         for registration in self.registrations.values_mut() {

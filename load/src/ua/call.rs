@@ -74,6 +74,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A request within the call was answered, or not.
+    Answered {
+        /// Who had asked.
+        participant: u32,
+        /// SIP status; `None` where no answer came, or the participant is in no call.
+        status: Option<u16>,
+    },
     /// We left.
     Left {
         /// Who.
@@ -165,6 +172,7 @@ enum Purpose {
     Join,
     Refresh,
     Leave,
+    Ask,
 }
 
 /// A request of ours without a final response.
@@ -311,6 +319,23 @@ impl Call {
         self.send(cx, Purpose::Leave, bye, Challenges::default());
     }
 
+    /// Asks for an answer within the call that changes nothing (INFO, RFC 6086); [`Event::Answered`] follows.
+    pub(super) fn ask(&mut self, cx: &mut Cx<'_>) {
+        let (State::Joined, Some(dialog)) = (self.state, &mut self.dialog) else {
+            return self.tell_answered(cx, None);
+        };
+        let mut info = dialog.request(Method::Info);
+        home::stamp(&mut info);
+        self.send(cx, Purpose::Ask, info, Challenges::default());
+    }
+
+    fn tell_answered(&self, cx: &mut Cx<'_>, status: Option<u16>) {
+        cx.events.push_back(Event::Answered {
+            participant: self.participant,
+            status,
+        });
+    }
+
     fn refresh(&mut self, cx: &mut Cx<'_>) {
         let Some(dialog) = &mut self.dialog else {
             return;
@@ -417,6 +442,7 @@ impl Call {
             Purpose::Join => self.on_refused(cx, Refusal::of(response)),
             Purpose::Refresh => self.on_refreshed(cx, response),
             Purpose::Leave => self.on_left(cx),
+            Purpose::Ask => self.tell_answered(cx, Some(status.get())),
         }
     }
 
@@ -430,6 +456,7 @@ impl Call {
             // RFC 4028 §10: no answer to a refresh is the end.
             Purpose::Refresh => self.end(cx, "no answer to a refresh"),
             Purpose::Leave => self.on_left(cx),
+            Purpose::Ask => self.tell_answered(cx, None),
         }
     }
 

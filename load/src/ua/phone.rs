@@ -71,6 +71,7 @@ enum Command {
     Register(Account),
     Join(u32, Option<Account>, Box<Description>),
     Again(u32),
+    Ask(u32),
     Leave(u32),
     /// Registrations are taken back, and the task ends.
     Close,
@@ -154,6 +155,11 @@ impl Phone {
     /// A participant who was refused knocks again.
     pub fn join_again(&self, participant: u32) {
         self.order(Command::Again(participant));
+    }
+
+    /// A participant asks for an answer within its call; [`Event::Answered`] follows.
+    pub fn ask(&self, participant: u32) {
+        self.order(Command::Ask(participant));
     }
 
     /// A participant leaves; [`Event::Left`] follows.
@@ -308,6 +314,7 @@ impl Task {
                 self.agent.join(now, participant, account, *description);
             }
             Command::Again(participant) => self.agent.join_again(now, participant),
+            Command::Ask(participant) => self.agent.ask(now, participant),
             Command::Leave(participant) => self.agent.leave(now, participant),
             Command::Close => {}
         }
