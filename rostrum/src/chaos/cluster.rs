@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::crowd::ACCOUNT;
 use super::http;
 use super::net::Net;
+use crate::cluster_command::init::{self, InitArgs};
 
 /// Domain of all meetings.
 pub const DOMAIN: &str = "chaos.test";
@@ -154,6 +155,12 @@ impl Cluster {
         let users = self.path("users.toml");
         registrar::users::add(&users, "chaos", ACCOUNT.0, ACCOUNT.1, "")
             .map_err(|e| e.to_string())?;
+        let certified = |node: &Node| {
+            let address = self.net.address(node.host).to_string();
+            (node.name.clone(), vec![address])
+        };
+        let members = self.nodes.iter().map(certified).collect();
+        init::make(&InitArgs::new(self.path("tls"), members))?;
         let endpoints = self.endpoints();
         let meetings = |role: &str| -> String {
             let one = |id: &String| {
@@ -184,8 +191,11 @@ impl Cluster {
                      webrtc_port = 0\nplain_ports = [0, 0]\nworkers = 1\n"
                 ),
             };
+            let tls = self.path("tls");
+            let tls = tls.display();
             let text = format!(
-                "[log]\nlevel = \"info\"\n[admin]\nlisten = \"{ip}:{ADMIN}\"\ndrain_seconds = 1\n\
+                "[cluster]\nca_file = \"{tls}/ca.pem\"\ncert_file = \"{tls}/{name}.pem\"\nkey_file = \"{tls}/{name}.key\"\n\
+                 [log]\nlevel = \"info\"\n[admin]\nlisten = \"{ip}:{ADMIN}\"\ndrain_seconds = 1\n\
                  [store]\nengine = \"etcd\"\nendpoints = {endpoints:?}\n{role}"
             );
             write(self.path(&format!("{name}.toml")), text)?;

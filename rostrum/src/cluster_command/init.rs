@@ -47,6 +47,18 @@ pub struct InitArgs {
     members: Vec<(String, Vec<String>)>,
 }
 
+impl InitArgs {
+    /// A new authority in that folder, with certificates for all roles of these members.
+    pub fn new(folder: PathBuf, members: Vec<(String, Vec<String>)>) -> Self {
+        Self {
+            folder,
+            add: false,
+            role: vec![Use::MeetingManager, Use::Switch, Use::Registrar],
+            members,
+        }
+    }
+}
+
 fn member(text: &str) -> Result<(String, Vec<String>), String> {
     let (name, addresses) = text.split_once('=').unwrap_or((text, ""));
     let addresses: Vec<String> = addresses
@@ -61,8 +73,8 @@ fn member(text: &str) -> Result<(String, Vec<String>), String> {
     }
 }
 
-/// Does it, or nothing.
-pub fn run(args: &InitArgs) -> Result<(), String> {
+/// Does it, or nothing; whom it has certified.
+pub fn make(args: &InitArgs) -> Result<Vec<Holder>, String> {
     let kinds: Vec<Kind> = args.role.iter().filter_map(|role| role.kind()).collect();
     let holders: Vec<Holder> = args
         .members
@@ -74,7 +86,6 @@ pub fn run(args: &InitArgs) -> Result<(), String> {
         })
         .collect();
     Authority::check(&args.folder, &holders).map_err(|e| e.to_string())?;
-    let ca = args.folder.join("ca.pem");
     let authority = match args.add {
         true => Authority::open(&args.folder)
             .map_err(|e| format!("{e}; without --add a new authority is made"))?,
@@ -84,6 +95,13 @@ pub fn run(args: &InitArgs) -> Result<(), String> {
     for holder in &holders {
         authority.issue(holder).map_err(|e| e.to_string())?;
     }
+    Ok(holders)
+}
+
+/// Does it, or nothing, and says what was made.
+pub fn run(args: &InitArgs) -> Result<(), String> {
+    let holders = make(args)?;
+    let ca = args.folder.join("ca.pem");
     if !args.add {
         println!(
             "{}: the cluster's authority. Keep {} where no role runs: whoever has it can make members",

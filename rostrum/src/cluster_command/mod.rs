@@ -1,6 +1,6 @@
 //! `rostrum cluster`: certificates, who is there, and who is to be emptied.
 
-mod init;
+pub mod init;
 mod status;
 
 use std::path::PathBuf;
