@@ -190,9 +190,8 @@ impl Focus {
                 }
             }
             Event::TransportFailed { key } if self.sh.send_elsewhere(now, key) => {}
-            Event::Timeout { key } | Event::TransportFailed { key } => {
-                self.on_answer(now, key, &Answer::None);
-            }
+            Event::TransportFailed { key } => self.on_answer(now, key, &Answer::Unsent),
+            Event::Timeout { key } => self.on_answer(now, key, &Answer::None),
             _ => {}
         }
     }

@@ -21,6 +21,9 @@ use crate::shared::{ParticipantTimer, Purpose, SDP, advertise};
 /// Retry of a refresh that found the dialog busy.
 const REFRESH_RETRY: Duration = Duration::from_secs(5);
 
+/// How long after a request that could not be sent it is tried again.
+const UNSENT_RETRY: Duration = Duration::from_secs(1);
+
 /// Least time after a refusal with Retry-After, which may be zero.
 const LEAST_RETRY: Duration = Duration::from_millis(500);
 
@@ -34,8 +37,10 @@ pub(crate) enum Ours {
 /// How a request of ours ended.
 pub(crate) enum Answer<'a> {
     Response(&'a Message, StatusCode),
-    /// No answer, or nowhere to send it.
+    /// No answer.
     None,
+    /// It could not be sent: as a 503 of somebody on the way (RFC 3261 §8.1.3.1), which ends no dialog.
+    Unsent,
 }
 
 impl Participant {
@@ -207,6 +212,15 @@ impl Participant {
             }
             Answer::Response(_, status) if status.get() == 481 => self.leave(cx, &Leave::Lost),
             Answer::None => self.leave(cx, &Leave::Ended("No answer to a re-INVITE")),
+            Answer::Unsent if self.must_tell() => {
+                if !self.tell_after(cx, UNSENT_RETRY) {
+                    self.leave(cx, &Leave::Ended("The new media path could not be told"));
+                }
+            }
+            Answer::Unsent => {
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+                self.arm_session(cx);
+            }
             Answer::Response(_, status) if status.get() == 408 => {
                 self.leave(cx, &Leave::Ended("No answer to a re-INVITE"));
             }
@@ -235,7 +249,12 @@ impl Participant {
         let Ok(Some(seconds)) = response.number(HeaderName::RetryAfter) else {
             return false;
         };
-        let at = cx.now + Duration::from_secs(seconds.into()).max(LEAST_RETRY);
+        self.tell_after(cx, Duration::from_secs(seconds.into()).max(LEAST_RETRY))
+    }
+
+    /// Tells it after that time. `false` where that is longer than media may be missing.
+    fn tell_after(&mut self, cx: &mut Cx<'_>, wait: Duration) -> bool {
+        let at = cx.now + wait;
         let since = *self.untold_since.get_or_insert(cx.now);
         if at - since > cx.sh.config.media_timeout {
             return false;
@@ -318,7 +337,9 @@ impl Participant {
                 self.leave(cx, &Leave::Ended("No answer to a session refresh"));
                 return;
             }
-            Answer::Response(..) => self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY),
+            Answer::Response(..) | Answer::Unsent => {
+                self.timer.on_refresh_failed(cx.unix(), REFRESH_RETRY);
+            }
         }
         self.arm_session(cx);
         self.on_idle(cx);

@@ -414,17 +414,13 @@ impl Subscription {
                 dialog.accept_response(response);
                 self.go_on(cx, dialog);
             }
+            Answer::Unsent => self.tell_again(cx, NOTIFY_RETRY),
             Answer::Response(response, status)
                 if status.get() >= 500 && status.get() != 501 && status.get() < 600 =>
             {
-                // What it took in is not known.
-                self.told = None;
-                self.telling = None;
-                self.waiting = true;
                 let asked = response.number(HeaderName::RetryAfter).ok().flatten();
                 let wait = asked.map_or(NOTIFY_RETRY, |s| Duration::from_secs(s.into()));
-                let timer = self.timer(cx, SubscriptionTimer::Notify);
-                cx.sh.timers.set(timer, cx.now + wait.min(MAX_NOTIFY_RETRY));
+                self.tell_again(cx, wait);
             }
             Answer::Response(..) | Answer::None => {
                 let over = Refusal::new(481, "This subscription is over");
@@ -432,6 +428,16 @@ impl Subscription {
                 self.drop_silently(cx);
             }
         }
+    }
+
+    /// A NOTIFY was not taken, or may not have been: after that time all is told.
+    fn tell_again(&mut self, cx: &mut SubCx<'_>, wait: Duration) {
+        // What it took in is not known.
+        self.told = None;
+        self.telling = None;
+        self.waiting = true;
+        let timer = self.timer(cx, SubscriptionTimer::Notify);
+        cx.sh.timers.set(timer, cx.now + wait.min(MAX_NOTIFY_RETRY));
     }
 
     /// A subscriber that could not take a NOTIFY is told again.

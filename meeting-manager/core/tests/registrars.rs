@@ -113,3 +113,46 @@ fn where_no_other_registrar_lives_the_first_is_tried() {
     let (hop, _) = refresh(&mut world);
     assert_eq!(hop.remote.to_string(), "127.0.0.1:5060");
 }
+
+/// Nothing of what the focus sends can be; the methods of what it tried.
+fn unsendable(world: &mut World) -> Vec<Method> {
+    let mut tried = Vec::new();
+    while let Some(command) = world.focus.poll_command() {
+        let Command::Transmit(transmit) = command else {
+            world.carry_out(command);
+            continue;
+        };
+        let message = Message::parse(transmit.bytes, &sip::Limits::default()).unwrap();
+        if let Some(client) = transmit.client {
+            tried.push(message.method().clone());
+            world.focus.handle_transport_error(world.now, client);
+        }
+    }
+    tried
+}
+
+#[test]
+fn a_call_is_not_given_up_because_no_registrar_is_there_for_a_while() {
+    let mut world = in_meeting();
+    living(&mut world, &[]);
+    world.switch().restart();
+    let hello = control::v1::Hello {
+        instance: "i1".into(),
+        ..control::v1::Hello::default()
+    };
+    let event = control::v1::Event {
+        event: Some(control::v1::event::Event::Hello(hello)),
+    };
+    let switch = meeting_core::SwitchId::new("sw1");
+    world.focus.handle_switch_event(world.now, &switch, event);
+    // Where the media are now is to be told, and cannot be.
+    assert_eq!(unsendable(&mut world), [Method::Invite]);
+    for _ in 0..10 {
+        world.now += Duration::from_secs(1);
+        world.focus.handle_timeout(world.now);
+        assert_eq!(unsendable(&mut world), [Method::Invite]);
+    }
+    world.advance(Duration::from_secs(1));
+    let reinvite = world.request(Method::Invite);
+    assert!(body(&reinvite).contains("m=audio 31000"));
+}
