@@ -21,6 +21,8 @@ const PACKETS: u16 = 6;
 const AGAIN: Duration = Duration::from_secs(3);
 /// A re-INVITE that collided comes again (RFC 3261 §14.1: the owner of the Call-ID).
 const GLARE: Duration = Duration::from_millis(2_300);
+/// A caller waits so long for an answer after 100, and then hangs up: a proxy that died knows of no call.
+const PATIENCE: Duration = Duration::from_secs(20);
 const MEDIA_PORT: u16 = 4_000;
 
 /// Where a call stands.
@@ -78,6 +80,8 @@ pub struct Client {
     change: Option<Time>,
     /// When to try to join again.
     again: Option<Time>,
+    /// When the caller's patience ends.
+    patience: Option<Time>,
     media: Option<SocketAddr>,
     next_burst: Time,
     sequence: u16,
@@ -114,6 +118,7 @@ impl Client {
             hold: false,
             change: None,
             again: None,
+            patience: None,
             media: None,
             next_burst: Time::ZERO,
             sequence: 0,
@@ -156,18 +161,22 @@ impl Client {
             State::Joined => self.bye(now),
             State::Inviting => {
                 self.state = State::Leaving;
-                let invites = self.pending.iter();
-                let open: Vec<ClientKey> = invites
-                    .filter(|(_, p)| !p.answered && *p.request.method() == Method::Invite)
-                    .map(|(key, _)| *key)
-                    .collect();
-                for key in open {
-                    self.layer.cancel(self.clock.at(now), key, None);
-                }
+                self.cancel(now);
             }
             State::Idle | State::Leaving => {}
         }
         self.flush();
+    }
+
+    fn cancel(&mut self, now: Time) {
+        let invites = self.pending.iter();
+        let open: Vec<ClientKey> = invites
+            .filter(|(_, p)| !p.answered && *p.request.method() == Method::Invite)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in open {
+            self.layer.cancel(self.clock.at(now), key, None);
+        }
     }
 
     /// Puts the call on hold, or takes it off.
@@ -197,6 +206,7 @@ impl Client {
         self.dialog = None;
         self.accepted = None;
         self.change = None;
+        self.patience = None;
         self.media = None;
         self.hold = false;
         self.heard = None;
@@ -241,6 +251,7 @@ impl Client {
         // Another one each time, as the sprayer or the phone's own list would have it.
         let registrar = (self.n + u8::try_from(self.call % 16).unwrap_or(0)) % self.registrars;
         let hop = Hop::to(Transport::Udp, Node::Registrar(registrar).address());
+        self.patience = Some(now + PATIENCE);
         self.send(now, invite, hop);
     }
 
@@ -452,6 +463,7 @@ impl Client {
             return;
         };
         self.dialog = Some(dialog);
+        self.patience = None;
         self.media = media_of(response.body());
         self.acknowledge(response);
         if self.state == State::Leaving {
@@ -487,7 +499,7 @@ impl Client {
         let accepted = accepted.map(|at| self.clock.of(at));
         let burst = (self.state == State::Joined).then_some(self.next_burst);
         let change = self.change.filter(|_| !self.is_inviting() && self.accepted.is_none());
-        [layer, accepted, burst, change, self.again]
+        [layer, accepted, burst, change, self.again, self.patience]
             .into_iter()
             .flatten()
             .min()
@@ -513,6 +525,10 @@ impl Client {
             if self.state == State::Idle {
                 self.invite(now);
             }
+        }
+        if self.patience.is_some_and(|at| at <= now) {
+            self.patience = None;
+            self.cancel(now);
         }
         self.reinvite(now);
         if self.state == State::Joined && self.next_burst <= now {

@@ -363,6 +363,16 @@ impl World {
         {
             self.note(|| format!("{text}   (lost)"));
         }
+        // A stream that lost something has ended: it does not go on with a gap.
+        if stream && arrivals.is_empty() {
+            match from {
+                Node::Store => self.store.forget(to),
+                Node::Switch(n) => {
+                    self.switches.get_mut(&n).map(|s| s.forget(to));
+                }
+                _ => {}
+            }
+        }
         // Nobody listens there: that is known at once.
         if stream && !self.is_running(to) {
             if let (Msg::Apply(id, _), Some(at)) = (&msg, arrivals.first()) {
@@ -443,6 +453,8 @@ impl World {
             }
             Act::Leave => client.leave(now),
             Act::Hold => client.toggle_hold(now),
+            // Held calls are found dead by the session timer only, which is longer than a world lasts.
+            Act::Vanish if client.is_on_hold() => client.leave(now),
             Act::Vanish => client.vanish(seed),
         }
         self.settle(Node::Client(n));
