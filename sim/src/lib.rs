@@ -64,6 +64,11 @@ pub fn run(seed: u64, ladder: bool) -> Outcome {
             broken.push(format!("panic: {}", text.unwrap_or_default()));
         }
     }
+    let mut ladder = world.log.take().unwrap_or_default();
+    if !ladder.is_empty() {
+        let switches = world.switches.values();
+        ladder.extend(switches.flat_map(|s| s.picture(world.now)));
+    }
     Outcome {
         seed,
         broken,
@@ -71,6 +76,6 @@ pub fn run(seed: u64, ladder: bool) -> Outcome {
         delivered: world.delivered,
         joins: world.clients.values().map(|c| c.joins).sum(),
         media: world.switches.values().map(|s| s.sent).sum(),
-        ladder: world.log.take().unwrap_or_default(),
+        ladder,
     }
 }

@@ -173,6 +173,29 @@ impl Switch {
             .collect()
     }
 
+    /// What it holds, in lines.
+    #[must_use]
+    pub fn picture(&self, now: Time) -> Vec<String> {
+        let mut lines = Vec::new();
+        for view in self.worker.inspect(self.clock.at(now), None) {
+            let (id, epoch, active) = (&view.meeting, view.epoch, &view.active);
+            lines.push(format!("{} has {id} of epoch {epoch}, active {active:?}", self.node));
+            for leg in view.legs {
+                let packets = |s: &Option<ctl::StreamStats>| s.as_ref().map_or(0, |s| s.packets);
+                let holders: Vec<&str> = leg.slots.iter().map(|s| s.holder.as_str()).collect();
+                lines.push(format!(
+                    "  leg {} at {}: {} received, {} sent, level {}, slots of {holders:?}",
+                    leg.id,
+                    leg.remote,
+                    packets(&leg.received),
+                    packets(&leg.sent),
+                    leg.level
+                ));
+            }
+        }
+        lines
+    }
+
     /// A message came.
     pub fn handle(&mut self, now: Time, from: Node, msg: Msg) {
         self.shell.store.at(now);
