@@ -41,7 +41,11 @@ pub(crate) fn text(from: Node, to: Node, msg: &Msg) -> Option<String> {
             Some(control::event::Event::Leg(leg)) => {
                 format!("leg {} of {}: {:?}", leg.leg, leg.meeting, leg.kind())
             }
-            _ => return None,
+            Some(control::event::Event::Slots(slots)) => {
+                let (meeting, active) = (&slots.meeting, &slots.active);
+                format!("speakers of {meeting}: {active:?}")
+            }
+            None => return None,
         },
         _ => return None,
     };

@@ -68,6 +68,11 @@ pub fn run(seed: u64, ladder: bool) -> Outcome {
     if !ladder.is_empty() {
         let switches = world.switches.values();
         ladder.extend(switches.flat_map(|s| s.picture(world.now)));
+        ladder.extend(world.clients.iter().map(|(n, client)| {
+            let (state, hold, heard) = (client.state, client.is_on_hold(), client.heard);
+            let call = client.call_id();
+            format!("c{n} is {state:?} in {call}, on hold {hold}, heard {heard:?}")
+        }));
     }
     Outcome {
         seed,
