@@ -82,8 +82,7 @@ fn calls(
     }
     for record in records {
         let mut clients = world.clients.values();
-        let is_there =
-            clients.any(|c| c.state == State::Joined && c.call_id() == record.call_id);
+        let is_there = clients.any(|c| c.state == State::Joined && c.call_id() == record.call_id);
         if !is_there {
             broken.push(format!(
                 "orphan: dialog record {} of {} is of nobody's call ({})",
@@ -129,7 +128,9 @@ fn owners(world: &World, records: &[Record], broken: &mut Vec<String>) {
         }
     }
     for (meeting, legs) in by_meeting {
-        broken.push(format!("orphan: nobody serves the dialogs {legs:?} of {meeting}"));
+        broken.push(format!(
+            "orphan: nobody serves the dialogs {legs:?} of {meeting}"
+        ));
     }
 }
 
@@ -141,7 +142,9 @@ fn legs(world: &World, records: &[Record], broken: &mut Vec<String>) {
             for leg in legs {
                 let mut all = records.iter();
                 if !all.any(|r| r.meeting == meeting && r.leg == leg) {
-                    broken.push(format!("orphan: leg {leg} of {meeting} on s{n} has no dialog"));
+                    broken.push(format!(
+                        "orphan: leg {leg} of {meeting} on s{n} has no dialog"
+                    ));
                 }
                 if let Some(other) = seen.insert((meeting.clone(), leg.clone()), *n) {
                     broken.push(format!(

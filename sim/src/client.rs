@@ -245,7 +245,10 @@ impl Client {
         invite.push_back(HeaderName::CallId, self.call_id());
         invite.push_back(HeaderName::CSeq, "1 INVITE");
         invite.push_back(HeaderName::Contact, self.contact());
-        invite.push_back(HeaderName::Allow, "INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS");
+        invite.push_back(
+            HeaderName::Allow,
+            "INVITE, ACK, CANCEL, BYE, UPDATE, OPTIONS",
+        );
         let body = self.description();
         invite.set_body("application/sdp", body);
         // Another one each time, as the sprayer or the phone's own list would have it.
@@ -498,7 +501,9 @@ impl Client {
         let accepted = self.accepted.as_ref().and_then(|(_, a)| a.poll_timeout());
         let accepted = accepted.map(|at| self.clock.of(at));
         let burst = (self.state == State::Joined).then_some(self.next_burst);
-        let change = self.change.filter(|_| !self.is_inviting() && self.accepted.is_none());
+        let change = self
+            .change
+            .filter(|_| !self.is_inviting() && self.accepted.is_none());
         [layer, accepted, burst, change, self.again, self.patience]
             .into_iter()
             .flatten()

@@ -156,9 +156,12 @@ impl Manager {
             News::Put(entry) => vec![entry],
             News::Gone(key, _) => {
                 let name = &key[prefix.len()..];
-                self.members.retain(|id, _| prefix != keys::members() || id != name);
-                self.owners.retain(|id, _| prefix != keys::owners() || id != name);
-                self.switches.retain(|id, _| prefix != keys::switches() || id != name);
+                self.members
+                    .retain(|id, _| prefix != keys::members() || id != name);
+                self.owners
+                    .retain(|id, _| prefix != keys::owners() || id != name);
+                self.switches
+                    .retain(|id, _| prefix != keys::switches() || id != name);
                 Vec::new()
             }
             News::Progress(_) | News::Lost => return,
@@ -391,7 +394,9 @@ impl Manager {
                 let id = self.next_id();
                 let node = switch_node(switch.as_str()).expect("switches have names of ours");
                 self.applies.insert(id, (op, now + PATIENCE));
-                self.shell.out.push((node, Msg::Apply(id, Box::new(request))));
+                self.shell
+                    .out
+                    .push((node, Msg::Apply(id, Box::new(request))));
             }
             Command::Resolve { op, .. } => self.focus.handle_resolved(self.clock.at(now), op, &[]),
             other => panic!("the simulation does not know the command {other:?}"),

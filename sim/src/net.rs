@@ -193,7 +193,11 @@ impl Net {
         to: Node,
         stream: bool,
     ) -> Vec<Time> {
-        let cut = self.cuts.get(&(from, to)).filter(|c| c.until > now).copied();
+        let cut = self
+            .cuts
+            .get(&(from, to))
+            .filter(|c| c.until > now)
+            .copied();
         if stream {
             let begun = match cut {
                 Some(cut) if cut.lose => return Vec::new(),

@@ -111,7 +111,8 @@ impl Registrar {
                 };
                 let gone: Vec<String> = known.difference(&there).cloned().collect();
                 *known = there;
-                gone.iter().for_each(|name| self.gone(now, is_members, name));
+                gone.iter()
+                    .for_each(|name| self.gone(now, is_members, name));
                 for entry in entries {
                     let name = entry.key[prefix.len()..].to_owned();
                     self.put(now, is_members, &name, &entry.value);
@@ -160,7 +161,10 @@ impl Registrar {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let core = self.core.poll_timeout().map(|at| self.clock.of(at));
-        [core, self.shell.poll_timeout()].into_iter().flatten().min()
+        [core, self.shell.poll_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Does what is due.
@@ -187,11 +191,14 @@ impl Registrar {
                 }
                 // Nobody registers here.
                 Command::Store { id, .. } => {
-                    self.core.handle_store(at, wall, id, StoreReply::Unavailable);
+                    self.core
+                        .handle_store(at, wall, id, StoreReply::Unavailable);
                 }
                 Command::Resolve { id, uri } => {
                     let port = uri.port.unwrap_or(5060);
-                    let found = uri.ip().map(|ip| (Transport::Udp, SocketAddr::new(ip, port)));
+                    let found = uri
+                        .ip()
+                        .map(|ip| (Transport::Udp, SocketAddr::new(ip, port)));
                     let hosts = found.into_iter().collect();
                     self.core.handle_resolved(at, wall, id, hosts);
                 }

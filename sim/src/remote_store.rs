@@ -9,9 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cluster::{
-    Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch,
-};
+use cluster::{Entry, LeaseId, Range, Revision, Store, StoreError, Txn, TxnOutcome, Watch};
 
 use crate::net::Time;
 

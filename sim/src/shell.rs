@@ -130,7 +130,8 @@ impl Shell {
         };
         self.watches.insert(prefix.to_owned(), watching);
         let prefix = prefix.to_owned();
-        self.out.push((Node::Store, Msg::Watch { id, prefix, from }));
+        self.out
+            .push((Node::Store, Msg::Watch { id, prefix, from }));
     }
 
     /// Takes news in; the prefix they are about, where they are to be acted on.

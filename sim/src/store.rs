@@ -269,9 +269,10 @@ impl StoreModel {
 
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
-            Compare::Unchanged(key, revision) => {
-                self.values.get(key).is_some_and(|v| v.modified == *revision)
-            }
+            Compare::Unchanged(key, revision) => self
+                .values
+                .get(key)
+                .is_some_and(|v| v.modified == *revision),
             Compare::Absent(key) => !self.values.contains_key(key),
             Compare::Present(key) => self.values.contains_key(key),
         }

@@ -179,7 +179,10 @@ impl Switch {
         let mut lines = Vec::new();
         for view in self.worker.inspect(self.clock.at(now), None) {
             let (id, epoch, active) = (&view.meeting, view.epoch, &view.active);
-            lines.push(format!("{} has {id} of epoch {epoch}, active {active:?}", self.node));
+            lines.push(format!(
+                "{} has {id} of epoch {epoch}, active {active:?}",
+                self.node
+            ));
             for leg in view.legs {
                 let packets = |s: &Option<ctl::StreamStats>| s.as_ref().map_or(0, |s| s.packets);
                 let holders: Vec<&str> = leg.slots.iter().map(|s| s.holder.as_str()).collect();

@@ -354,9 +354,7 @@ impl World {
 
     fn send(&mut self, from: Node, to: Node, msg: Msg) {
         let stream = msg.is_stream();
-        let arrivals = self
-            .net
-            .arrivals(&mut self.rng, self.now, from, to, stream);
+        let arrivals = self.net.arrivals(&mut self.rng, self.now, from, to, stream);
         if arrivals.is_empty()
             && self.log.is_some()
             && let Some(text) = ladder::text(from, to, &msg)
