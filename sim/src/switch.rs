@@ -281,9 +281,7 @@ impl Switch {
             Err(ApplyError::Stale { .. }) => Err(ApplyFailure::Fenced),
             Err(_) => Err(ApplyFailure::Unavailable),
         };
-        if answer.is_err() {
-            return answer;
-        }
+        answer.as_ref().map_err(Clone::clone)?;
         let accepted = (
             request.meeting.clone(),
             request.epoch,

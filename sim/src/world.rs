@@ -285,16 +285,24 @@ impl World {
             match node {
                 Node::Store => self.store.handle_timeout(now),
                 Node::Registrar(n) => {
-                    self.registrars.get_mut(&n).map(|r| r.handle_timeout(now));
+                    if let Some(node) = self.registrars.get_mut(&n) {
+                        node.handle_timeout(now);
+                    }
                 }
                 Node::Manager(n) => {
-                    self.managers.get_mut(&n).map(|m| m.handle_timeout(now));
+                    if let Some(node) = self.managers.get_mut(&n) {
+                        node.handle_timeout(now);
+                    }
                 }
                 Node::Switch(n) => {
-                    self.switches.get_mut(&n).map(|s| s.handle_timeout(now));
+                    if let Some(node) = self.switches.get_mut(&n) {
+                        node.handle_timeout(now);
+                    }
                 }
                 Node::Client(n) => {
-                    self.clients.get_mut(&n).map(|c| c.handle_timeout(now));
+                    if let Some(node) = self.clients.get_mut(&n) {
+                        node.handle_timeout(now);
+                    }
                 }
             }
         }
@@ -366,7 +374,9 @@ impl World {
             match from {
                 Node::Store => self.store.forget(to),
                 Node::Switch(n) => {
-                    self.switches.get_mut(&n).map(|s| s.forget(to));
+                    if let Some(node) = self.switches.get_mut(&n) {
+                        node.forget(to);
+                    }
                 }
                 _ => {}
             }

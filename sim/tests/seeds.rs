@@ -26,7 +26,7 @@ const NAMED: &[(u64, &str)] = &[
 const OPEN: &[(u64, &str)] = &[
     (
         177,
-        "who does not serve a meeting answers 481, which ends a call that goes on elsewhere",
+        "a member that restarted after its meetings were taken over answers 481 for them",
     ),
     (
         178,
@@ -36,11 +36,8 @@ const OPEN: &[(u64, &str)] = &[
         236,
         "the old switch was not registered at the takeover, and is never told that the meeting moved",
     ),
-    (241, "the same, with somebody on hold there"),
-    (
-        285,
-        "a member that restarted after its meetings were taken over answers 481 for them",
-    ),
+    (241, "the same, after the switch could not reach the store"),
+    (285, "the same as 177, to a re-INVITE"),
 ];
 
 fn assert_well(outcome: &sim::Outcome, why: &str) {
