@@ -384,7 +384,12 @@ impl Switch {
         while let Some(transmit) = self.worker.poll_transmit() {
             let to = transmit.remote;
             let mut placed = self.placements.values();
-            if !placed.any(|p| p.legs.values().flatten().any(|a| *a == to)) {
+            // A meeting that is reaped may still send RTCP to its legs; that carries nobody's media (RFC 5761 §4).
+            let is_rtcp = transmit
+                .bytes
+                .get(1)
+                .is_some_and(|b| (64..96).contains(&(b & 0x7f)));
+            if !is_rtcp && !placed.any(|p| p.legs.values().flatten().any(|a| *a == to)) {
                 self.broken.push(format!(
                     "{} sends media to {to}, of no leg that it was told to serve",
                     self.node

@@ -37,6 +37,10 @@ const OPEN: &[(u64, &str)] = &[
         "the old switch was not registered at the takeover, and is never told that the meeting moved",
     ),
     (241, "the same, after the switch could not reach the store"),
+    (
+        470,
+        "a member adopts what it read at its start after it was told that somebody else has it",
+    ),
     (285, "the same as 177, to a re-INVITE"),
 ];
 
