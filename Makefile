@@ -7,7 +7,7 @@ CARGO ?= cargo
 # What `rostrum lab` is started with: make lab ARGS="--port-base 20000"
 ARGS ?=
 
-.PHONY: help lab web build test lint unit e2e bench bench-switch bench-docs bench-peers chaos fuzz setup
+.PHONY: help lab web build test lint unit e2e bench bench-switch bench-docs bench-peers chaos fuzz simulate setup
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -72,6 +72,9 @@ chaos: ## break a cluster under load in every way, five times each (ARGS='--scen
 
 fuzz: ## fuzz every parser for 60 seconds each (ARGS='600 sip_uri': longer, one only)
 	scripts/fuzz $(or $(ARGS),60)
+
+simulate: ## clusters of 10,000 seeds on virtual time (ARGS="--seed 7": replay one, with its ladder)
+	$(CARGO) run --quiet --release -p sim -- $(ARGS)
 
 setup: ## install what building and testing need
 	scripts/setup test
