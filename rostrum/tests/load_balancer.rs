@@ -176,6 +176,6 @@ fn clients_keep_their_address_and_new_ones_are_kept_from_who_drains_or_is_gone()
     // The other is killed: whoever comes is served by the one that lives.
     setup.registrars[1].process.child.kill().expect("is killed");
     eventually("everybody new to be served", || setup.new_are_served());
-    assert!(others.iter_mut().all(|line| line.options().is_none()));
+    assert!(others.iter_mut().all(|line| line.status().is_none()));
     assert!(old.iter_mut().all(|line| line.status() == Some(200)));
 }
