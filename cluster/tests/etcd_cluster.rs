@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use cluster::etcd::EtcdStore;
 use cluster::{Cache, EtcdConfig, LeaseKeeper, LeaseTimes, Store, WatchEvent};
 use common::faults::{Report, written_during};
-use common::{Etcd, commit, next, put};
+use common::{Etcd, Numbered, commit, next, numbered, put};
 
 /// Writes must go on this soon after the death of a member: etcd's own election takes up to two of its time-outs of
 /// 500 ms, and this machine is shared.
@@ -150,8 +150,8 @@ async fn a_member_without_a_quorum_ends_its_watches_and_caches_say_that_they_are
         ..etcd.config_of(0)
     };
     let store: Arc<dyn Store> = Arc::new(EtcdStore::new(&config).unwrap());
-    let from = commit(&*store, vec![put("q/a", "1")]).await;
-    let cache = Cache::<u32>::start(Arc::clone(&store), "q/".into());
+    let from = commit(&*store, vec![put("q/a", &numbered(1))]).await;
+    let cache = Cache::<Numbered>::start(Arc::clone(&store), "q/".into());
     cache.ready().await;
     let mut watch = store.watch("q/", from).await.unwrap();
     etcd.signal_to(1, "-STOP");
@@ -162,17 +162,17 @@ async fn a_member_without_a_quorum_ends_its_watches_and_caches_say_that_they_are
     assert!(cut.elapsed() < Duration::from_secs(9));
     fresh(&cache, false).await;
     assert_eq!(
-        cache.get("a").map(|a| a.value),
+        cache.get("a").map(|a| a.value.number),
         Some(1),
         "the last known state stays"
     );
     etcd.signal_to(1, "-CONT");
     etcd.signal_to(2, "-CONT");
     let others = etcd.store_with(&etcd.config_of(1)).await;
-    commit(&*others, vec![put("q/a", "2")]).await;
+    commit(&*others, vec![put("q/a", &numbered(2))]).await;
     fresh(&cache, true).await;
     let changed = tokio::time::timeout(Duration::from_secs(5), async {
-        while cache.get("a").is_none_or(|a| a.value != 2) {
+        while cache.get("a").is_none_or(|a| a.value.number != 2) {
             pause(10).await;
         }
     });
@@ -198,15 +198,23 @@ async fn a_compaction_during_an_outage_makes_the_cache_read_again() {
     let leader = etcd.leader().await;
     let ours = (leader + 1) % 3;
     let store = etcd.store_with(&etcd.config_of(ours)).await;
-    commit(&*store, vec![put("c/gone", "1"), put("c/kept", "1")]).await;
-    let cache = Cache::<u32>::start(Arc::clone(&store), "c/".into());
+    commit(
+        &*store,
+        vec![put("c/gone", &numbered(1)), put("c/kept", &numbered(1))],
+    )
+    .await;
+    let cache = Cache::<Numbered>::start(Arc::clone(&store), "c/".into());
     cache.ready().await;
     assert_eq!(cache.len(), 2);
     // While our member sleeps, the history it would need is deleted.
     etcd.signal_to(ours, "-STOP");
     let others = etcd.store_with(&etcd.config_from(leader)).await;
-    commit(&*others, vec![common::delete("c/gone"), put("c/kept", "2")]).await;
-    let last = commit(&*others, vec![put("c/new", "3")]).await;
+    commit(
+        &*others,
+        vec![common::delete("c/gone"), put("c/kept", &numbered(2))],
+    )
+    .await;
+    let last = commit(&*others, vec![put("c/new", &numbered(3))]).await;
     let url = &etcd.config_of(leader).endpoints[0];
     let mut client = etcd_client::Client::connect([url], None).await.unwrap();
     client
@@ -221,7 +229,7 @@ async fn a_compaction_during_an_outage_makes_the_cache_read_again() {
             let now: Vec<_> = cache
                 .snapshot()
                 .into_iter()
-                .map(|(key, c)| (key, c.value))
+                .map(|(key, c)| (key, c.value.number))
                 .collect();
             if now == [("kept".to_owned(), 2), ("new".to_owned(), 3)] {
                 break;

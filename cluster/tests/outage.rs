@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use cluster::etcd::EtcdStore;
 use cluster::{Cache, EtcdConfig, LeaseKeeper, LeaseTimes, Standing, Store, StoreError, Txn};
-use common::{Etcd, commit, delete, leased, put};
+use common::{Etcd, Numbered, commit, delete, leased, numbered, put};
 
 async fn until(what: &str, holds: impl Fn() -> bool) {
     let reached = tokio::time::timeout(Duration::from_secs(20), async {
@@ -21,13 +21,17 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 
 /// A cache and a lease on a store.
 struct Role {
-    cache: Cache<u32>,
+    cache: Cache<Numbered>,
     keeper: LeaseKeeper,
 }
 
 impl Role {
     async fn start(store: &Arc<dyn Store>) -> Self {
-        commit(&**store, vec![put("o/a", "1"), put("o/b", "2")]).await;
+        commit(
+            &**store,
+            vec![put("o/a", &numbered(1)), put("o/b", &numbered(2))],
+        )
+        .await;
         let cache = Cache::start(Arc::clone(store), "o/".into());
         cache.ready().await;
         let keeper = LeaseKeeper::start(Arc::clone(store), LeaseTimes::default());
@@ -64,7 +68,7 @@ impl Role {
             .cache
             .snapshot()
             .into_iter()
-            .map(|(k, c)| (k, c.value))
+            .map(|(k, c)| (k, c.value.number))
             .collect();
         assert_eq!(known, [("a".to_owned(), 1), ("b".to_owned(), 2)]);
     }
@@ -111,9 +115,9 @@ async fn while_etcd_is_gone_or_silent_the_last_state_stays_and_nobody_takes_hims
         panic!("not fenced")
     };
     assert!(later >= generation);
-    commit(&*store, vec![delete("o/a"), put("o/b", "3")]).await;
+    commit(&*store, vec![delete("o/a"), put("o/b", &numbered(3))]).await;
     until("follows", || role.cache.len() == 1).await;
-    assert_eq!(role.cache.get("b").map(|b| b.value), Some(3));
+    assert_eq!(role.cache.get("b").map(|b| b.value.number), Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use cluster::{
     Standing, Store, StoreError, Txn, TxnOutcome, Watch, WatchEvent,
 };
 use common::faults::written_during;
-use common::{Etcd, commit, next, put};
+use common::{Etcd, Numbered, commit, next, numbered, put};
 use parking_lot::Mutex;
 
 /// A store in whose place another one can be put.
@@ -126,13 +126,17 @@ async fn a_store_that_went_back_is_as_good_as_gone_until_it_is_trusted() {
     let checked = Arc::new(CheckedStore::start(Arc::clone(&inner) as Arc<dyn Store>));
     let store: Arc<dyn Store> = Arc::clone(&checked) as Arc<dyn Store>;
     let name = named(&*store).await;
-    commit(&*store, vec![put("c/old", "1"), put("c/new", "1")]).await;
+    commit(
+        &*store,
+        vec![put("c/old", &numbered(1)), put("c/new", &numbered(1))],
+    )
+    .await;
     let keeper = LeaseKeeper::start(Arc::clone(&store), LeaseTimes::default());
     keeper.put(&keys::member("a"), "here").await.unwrap();
     let Claim::Mine(epoch) = claim(&*store, "m", "a").await.unwrap() else {
         panic!()
     };
-    let cache = Cache::<u32>::start(Arc::clone(&store), "c/".into());
+    let cache = Cache::<Numbered>::start(Arc::clone(&store), "c/".into());
     cache.ready().await;
     grown_to(&*store, 5_000).await;
     let seen = store.status().await.unwrap();
@@ -144,7 +148,7 @@ async fn a_store_that_went_back_is_as_good_as_gone_until_it_is_trusted() {
     let was = vec![
         put(&name.key, &text(&name)),
         put(&owner.key, &text(&owner)),
-        put("c/old", "1"),
+        put("c/old", &numbered(1)),
     ];
     commit(&*backup, was).await;
     *inner.0.lock() = Arc::clone(&backup);
@@ -267,7 +271,7 @@ async fn an_etcd_restored_from_a_backup_and_one_that_was_wiped_are_noticed() {
         "a mere restart is no reason"
     );
     grown_to(&*plain, 300).await;
-    let cache = Cache::<u32>::start(Arc::clone(&store), "c/".into());
+    let cache = Cache::<Numbered>::start(Arc::clone(&store), "c/".into());
     cache.ready().await;
     let seen = store.status().await.unwrap();
     for wiped in [false, true] {
@@ -286,11 +290,15 @@ async fn an_etcd_restored_from_a_backup_and_one_that_was_wiped_are_noticed() {
         doubted(&checked, false).await;
         assert!(store.status().await.unwrap() > seen);
         until("fresh", || cache.is_fresh()).await;
-        commit(&*store, vec![put("c/a", if wiped { "1" } else { "2" })]).await;
+        commit(
+            &*store,
+            vec![put("c/a", &numbered(if wiped { 1 } else { 2 }))],
+        )
+        .await;
         until("follows", || {
             cache
                 .get("a")
-                .is_some_and(|a| a.value == 2 - u32::from(wiped))
+                .is_some_and(|a| a.value.number == 2 - u32::from(wiped))
         })
         .await;
         named(&*store).await;

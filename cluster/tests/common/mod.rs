@@ -15,6 +15,17 @@ use cluster::{
 #[allow(unused_imports)]
 pub use etcd::Etcd;
 
+/// A record that a cache understands.
+#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+pub struct Numbered {
+    pub number: u32,
+}
+
+/// Its text.
+pub fn numbered(number: u32) -> String {
+    format!("{{\"version\":1,\"number\":{number}}}")
+}
+
 pub fn put(key: &str, value: &str) -> Op {
     Op::Put(key.into(), Bytes::copy_from_slice(value.as_bytes()), None)
 }

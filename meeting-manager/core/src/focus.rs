@@ -649,7 +649,7 @@ impl Focus {
     }
 
     /// A meeting of which the store knows more than the configuration.
-    fn target_of_records(&self, id: &MeetingId) -> Target {
+    pub(crate) fn target_of_records(&self, id: &MeetingId) -> Target {
         let config = self.sh.config.meetings.get(id).cloned();
         Target {
             id: id.clone(),

@@ -26,7 +26,7 @@ use crate::admission::{self, Identity, MeetingKind, Target};
 use crate::caller;
 use crate::command::{ApplyFailure, Claimed, Command, StoreFailure, Stored};
 use crate::exchange::Carrier;
-use crate::ids::{OpId, ParticipantId, SubscriptionId};
+use crate::ids::{OpId, ParticipantId, SubscriptionId, SwitchId};
 use crate::our_requests::Answer;
 use crate::participant::{Cx, Facts, Leave, Participant, Phase};
 use crate::record::{CSEQ_RESERVE, DialogRecord, MeetingRecord, to_bytes};
@@ -87,6 +87,8 @@ pub(crate) struct Meeting {
     pub(crate) speaking: ctl::SlotsEvent,
     /// Whom it is taken over from, and since when that one is gone.
     heritage: Option<(String, Instant)>,
+    /// A switch that holds it although nobody has it.
+    stray: Option<SwitchId>,
 }
 
 impl Meeting {
@@ -95,6 +97,14 @@ impl Meeting {
         let record = MeetingRecord::new(target.kind, &target.config);
         sh.claim(target.id.clone(), to_bytes(&record), from);
         Self::unclaimed(sh, target)
+    }
+
+    /// A meeting that a switch holds although nobody has it: it is claimed to be ended there.
+    pub(crate) fn claim_stray(sh: &mut Shared, target: &Target, switch: SwitchId) -> Self {
+        Self {
+            stray: Some(switch),
+            ..Self::claim(sh, target, None)
+        }
     }
 
     /// A meeting that is to be taken over from a member that is gone since then.
@@ -138,6 +148,7 @@ impl Meeting {
             order: 0,
             speaking: ctl::SlotsEvent::default(),
             heritage: None,
+            stray: None,
         }
     }
 
@@ -407,6 +418,11 @@ impl Meeting {
                         after: now.saturating_duration_since(since),
                         dialogs: self.participants.len() + self.subscriptions.len(),
                     });
+                }
+                // One that somebody wants to enter begins on a switch of its own, and this is found again.
+                let empty = self.waiting.is_empty() && self.participants.is_empty();
+                if let Some(switch) = self.stray.take().filter(|_| empty) {
+                    self.link.end_at(sh, &self.facts.id, epoch, switch);
                 }
                 for waiting in self.take_waiting() {
                     self.on_entry(sh, now, waiting);

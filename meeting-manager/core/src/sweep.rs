@@ -98,8 +98,7 @@ impl Focus {
                 continue;
             };
             if thing == WHOLE {
-                let view = held.iter().find(|view| view.meeting == meeting);
-                self.end_there(&id, view.map_or(0, |view| view.epoch), switch);
+                self.end_there(now, &id, switch);
                 orphans.meetings += 1;
                 continue;
             }
@@ -138,16 +137,22 @@ impl Focus {
         }
     }
 
-    fn end_there(&mut self, id: &MeetingId, epoch: u64, switch: &SwitchId) {
-        let request = control::ApplyRequest {
-            version: control::VERSION,
-            member: self.sh.config.member.clone(),
-            meeting: id.to_string(),
-            epoch,
-            end: true,
-            ..control::ApplyRequest::default()
-        };
-        self.sh.apply(OpUse::Ignored, switch.clone(), request);
+    /// Ends a meeting on a switch, under an epoch of our own: what is known of owners may be old, and then the switch or
+    /// the store refuses.
+    fn end_there(&mut self, now: Instant, id: &MeetingId, switch: &SwitchId) {
+        if let Some(meeting) = self.meetings.get(id) {
+            let epoch = meeting.facts.epoch;
+            meeting.link.end_at(&mut self.sh, id, epoch, switch.clone());
+            return;
+        }
+        if self.sh.fenced_since.is_some() {
+            return;
+        }
+        // Nobody has it: it is claimed, so that nobody can have it meanwhile, and ends.
+        let target = self.target_of_records(id);
+        let meeting = Meeting::claim_stray(&mut self.sh, &target, switch.clone());
+        self.meetings.insert(id.clone(), meeting);
+        self.with_meeting(now, id, |_, _| ());
     }
 }
 
