@@ -26,7 +26,7 @@ const NAMED: &[(u64, &str)] = &[
     ),
     (
         139,
-        "a member that was being told of a takeover answered 481 for a dialog of the meeting",
+        "somebody who was let in was known to nobody in the end",
     ),
     (
         36,
