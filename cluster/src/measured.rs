@@ -147,6 +147,11 @@ impl Store for Measured {
         timing.end(self.0.revoke(lease).await)
     }
 
+    async fn leased(&self, key: &str) -> Result<Option<(Entry, LeaseId)>, StoreError> {
+        let timing = Timing::begin("leased");
+        timing.end(self.0.leased(key).await)
+    }
+
     async fn status(&self) -> Result<Revision, StoreError> {
         let timing = Timing::begin("status");
         timing.end(self.0.status().await)

@@ -54,6 +54,16 @@ async fn measure(handle: &PrometheusHandle) {
     let renewed = "rostrum_lease_renewals_total{kind=\"member\",outcome=\"done\"}";
     reaches(handle, renewed, 1.0).await;
     assert_eq!(value(handle, "rostrum_lease_alive{kind=\"member\"}"), 1.0);
+    let (_, lease) = store
+        .leased(&keys::member("m"))
+        .await
+        .unwrap()
+        .expect("bound");
+    assert_eq!(
+        Some(lease),
+        keeper.lease(),
+        "who watches over it can end it"
+    );
     // another takes it for dead
     store.revoke(keeper.lease().expect("held")).await.unwrap();
     reaches(handle, "rostrum_lease_losses_total{kind=\"member\"}", 1.0).await;
