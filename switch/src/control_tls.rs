@@ -18,6 +18,8 @@ use crate::metrics;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Handshakes under way at once; further connections wait to be accepted.
 const HANDSHAKES: usize = 64;
+/// Connections that have not begun one, at most: peers that watch over this process hold one each.
+const WAITING: usize = 1_024;
 /// Pause after the system could not accept: it is out of files, say.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -29,7 +31,8 @@ pub fn incoming(
 ) -> ReceiverStream<io::Result<TlsStream<TcpStream>>> {
     let (accepted, stream) = mpsc::channel(HANDSHAKES);
     let acceptor = TlsAcceptor::from(tls);
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let slots = Arc::new(Semaphore::new(WAITING));
     let accept = async move {
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -44,8 +47,16 @@ pub fn incoming(
                 }
             };
             let (acceptor, accepted) = (acceptor.clone(), accepted.clone());
+            let handshakes = Arc::clone(&handshakes);
             tokio::spawn(async move {
                 let _ = connection.set_nodelay(true);
+                // Peers that only watch whether this process lives say nothing, for as long as both do.
+                if !matches!(connection.peek(&mut [0]).await, Ok(1..)) {
+                    return;
+                }
+                let Ok(_handshake) = handshakes.acquire().await else {
+                    return;
+                };
                 match tokio::time::timeout(PATIENCE, acceptor.accept(connection)).await {
                     Ok(Ok(secure)) => {
                         // nobody takes it where the server has stopped

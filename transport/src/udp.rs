@@ -233,8 +233,10 @@ pub(crate) fn bind(address: SocketAddr, receive_buffer: usize) -> io::Result<std
             SocketAddr::V6(_) => setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?,
         }
     }
-    // The kernel cuts this to its own limit; a small buffer is no reason not to start.
-    let _ = SockRef::from(&socket).set_recv_buffer_size(receive_buffer);
+    // Beyond the kernel's limit where that is allowed, else cut to it; a small buffer is no reason not to start.
+    if setsockopt(&socket, sockopt::RcvBufForce, &receive_buffer).is_err() {
+        let _ = SockRef::from(&socket).set_recv_buffer_size(receive_buffer);
+    }
     Ok(socket.into())
 }
 
